@@ -11,6 +11,17 @@ from dataclasses import dataclass, field
 from ...errors import ConfigError
 
 
+def _positive(owner: str, dims: object) -> None:
+    for name, value in vars(dims).items():
+        if value <= 0:
+            raise ConfigError(f"{owner}.{name}", expected="a number > 0", found=value)
+
+
+def _divides(name: str, value: int, by_name: str, by: int) -> None:
+    if value % by:
+        raise ConfigError(name, expected=f"a multiple of {by_name}={by}", found=value)
+
+
 @dataclass(frozen=True)
 class VisionDims:
     """SigLIP tower. `mlp_dim` is the hidden width of fc1/fc2."""
@@ -146,14 +157,3 @@ class Pi05Dims:
     def cache_rows(self) -> int:
         """Rows of the K/V cache of one layer."""
         return self.prefix_rows + self.horizon
-
-
-def _positive(owner: str, dims: object) -> None:
-    for name, value in vars(dims).items():
-        if value <= 0:
-            raise ConfigError(f"{owner}.{name}", expected="a number > 0", found=value)
-
-
-def _divides(name: str, value: int, by_name: str, by: int) -> None:
-    if value % by:
-        raise ConfigError(name, expected=f"a multiple of {by_name}={by}", found=value)
