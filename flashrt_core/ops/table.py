@@ -1,0 +1,364 @@
+"""The op table: every op declared once - arguments, shapes, dtypes, rules, reference, tolerance, bytes moved.
+
+The row gives the argument check (`check.py`), the host binding, the property and fuzz tests and the roofline.
+An op takes ints (pointers, dimensions, codes, a stream) and floats; never a tensor. Pointers marked optional may be 0.
+
+Conventions: matrices are row-major; a `scale` is one fp32 in memory, and a quantised value q stands for q * scale.
+Weights of a GEMM are [N, K] (the layout of a PyTorch Linear and the only FP8 one on Hopper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from ..types import BF16, E4M3, F16, F32, I32, U8, DType
+from . import ref
+
+FLOATS = (F32, BF16, F16)
+ACTS = (F32, BF16, F16, E4M3)  # what a GEMM may read
+
+
+class Epilogue(IntEnum):
+    """What a GEMM does with its accumulator `acc` before it stores. Values never change (C ABI)."""
+
+    NONE = 0  # acc
+    BIAS = 1  # acc + bias
+    BIAS_GELU = 2  # gelu_tanh(acc + bias)
+    RESIDUAL = 3  # res + acc
+    BIAS_RESIDUAL = 4  # res + acc + bias
+    GATE_RESIDUAL = 5  # res + gate * acc
+    GEGLU = 6  # gelu_tanh(acc[:, :N]) * acc[:, N:], weights [2N, K] = [gate; up]
+
+
+USES_BIAS = (Epilogue.BIAS, Epilogue.BIAS_GELU, Epilogue.BIAS_RESIDUAL)
+USES_RES = (Epilogue.RESIDUAL, Epilogue.BIAS_RESIDUAL, Epilogue.GATE_RESIDUAL)
+
+Dims = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ptr:
+    """A pointer argument. `dtype` is a fixed DType or the name of the code argument that gives it.
+
+    `shape` names int arguments (or expressions over them as callables). `needed` says when it is used and must not be 0;
+    an `optional` one is used when it is not 0.
+    """
+
+    name: str
+    dtype: DType | str
+    shape: tuple[str | int | Callable[[Dims], int], ...]
+    role: str = "in"  # in | out | inout
+    needed: Callable[[Dims], bool] | None = None  # None: always
+    optional: bool = False
+    align: int = 16
+
+    def sizes(self, d: Dims) -> tuple[int, ...]:
+        return tuple(s if isinstance(s, int) else d[s] if isinstance(s, str) else s(d) for s in self.shape)
+
+    def resolve(self, d: Dims) -> DType:
+        return DType(d[self.dtype]) if isinstance(self.dtype, str) else self.dtype
+
+    def required(self, d: Dims) -> bool:
+        return not self.optional and (self.needed is None or self.needed(d))
+
+
+@dataclass(frozen=True)
+class Dim:
+    """An int argument: a size with bounds and a multiple, or a value."""
+
+    name: str
+    lo: int = 1
+    hi: int = 1 << 24
+    multiple: int = 1
+    try_: tuple[int, ...] = ()  # values the property test draws from; () = small ones that keep the rules
+
+
+@dataclass(frozen=True)
+class Code:
+    """An int argument that is a dtype or an enum member."""
+
+    name: str
+    allowed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Real:
+    """A float argument, finite, within [lo, hi]."""
+
+    name: str
+    lo: float
+    hi: float
+
+
+Arg = Ptr | Dim | Code | Real
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A relation between arguments: the argument to blame, the words, and the test."""
+
+    arg: str
+    words: str
+    ok: Callable[[Dims], bool]
+
+
+@dataclass(frozen=True)
+class Op:
+    name: str
+    doc: str
+    args: tuple[Arg, ...]
+    ref: Callable[..., Any]  # fp32 NumPy reference over arrays, same argument names
+    rules: tuple[Rule, ...] = ()
+    tol: Mapping[DType, float] = field(default_factory=dict)  # max abs error / max abs value, by output dtype
+    flops: Callable[[Dims], int] = lambda d: 0
+
+    @property
+    def ptrs(self) -> tuple[Ptr, ...]:
+        return tuple(a for a in self.args if isinstance(a, Ptr))
+
+    @property
+    def arg_names(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.args) + ("stream",)
+
+    def bytes_moved(self, d: Dims) -> int:
+        """Compulsory traffic: each operand read or written once (inout twice)."""
+        total = 0
+        for p in self.ptrs:
+            if p.required(d):
+                n = p.resolve(d).nbytes
+                for s in p.sizes(d):
+                    n *= s
+                total += 2 * n if p.role == "inout" else n
+        return total
+
+
+def _scale(name: str, of: str) -> Ptr:
+    """One fp32 scale, needed when the operand's dtype code `of` is E4M3."""
+    return Ptr(name, F32, (1,), needed=lambda d: d[of] == E4M3, align=4)
+
+
+# E4M3 has 3 mantissa bits: one rounding is 1/16 of the value, and a value near a tie may fall on either side.
+_TOL = {F32: 2e-5, BF16: 1e-2, F16: 2e-3, E4M3: 7e-2}
+
+
+def _patch_cols_ok(d: Dims) -> bool:
+    return d["K"] >= 3 * d["P"] * d["P"]
+
+
+_OPS = (
+    Op(
+        "patchify",
+        "Images [V,S,S,3] to patch rows [V*(S/P)^2, K]; columns (channel, y, x) as a PyTorch conv weight is flattened, "
+        "zeros from 3*P*P to K. uint8 maps to x/255*2-1 (openpi models/model.py); float32 is taken as it is.",
+        (
+            Ptr("images", "in_dtype", ("V", "S", "S", 3), align=1),
+            Ptr("out", "out_dtype", (lambda d: d["V"] * (d["S"] // d["P"]) ** 2, "K"), "out"),
+            Dim("V", 1, 8, try_=(1, 2, 3)),
+            Dim("S", 1, 4096, try_=(28, 42, 56)),
+            Dim("P", 1, 64, try_=(14, 7)),
+            Dim("K", 16, 1 << 16, multiple=16, try_=(592, 608)),
+            Code("in_dtype", (U8, F32)),
+            Code("out_dtype", FLOATS),
+        ),
+        ref.patchify,
+        (
+            Rule("S", "must be a multiple of P", lambda d: d["S"] % d["P"] == 0),
+            Rule("K", "must be at least 3*P*P", _patch_cols_ok),
+        ),
+        _TOL,
+    ),
+    Op(
+        "embed_tokens",
+        "out[i] = table[ids[i]] * scale. An id outside [0, vocab) is an error on the host and row 0 on a GPU.",
+        (
+            Ptr("table", "table_dtype", ("vocab", "D")),
+            Ptr("ids", I32, ("M",), align=4),
+            Ptr("out", "out_dtype", ("M", "D"), "out"),
+            Dim("M", 1, 1 << 16, try_=(1, 5, 16)),
+            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 64)),
+            Dim("vocab", 1, 1 << 20, try_=(11, 64)),
+            Real("scale", -1e6, 1e6),
+            Code("table_dtype", FLOATS),
+            Code("out_dtype", FLOATS),
+        ),
+        ref.embed_tokens,
+        (),
+        _TOL,
+    ),
+    Op(
+        "layer_norm",
+        "out = (x - mean) / sqrt(var + eps) * w + b over the last axis, statistics in fp32.",
+        (
+            Ptr("x", "x_dtype", ("M", "D")),
+            Ptr("w", F32, ("D",)),
+            Ptr("b", F32, ("D",)),
+            Ptr("out", "out_dtype", ("M", "D"), "out"),
+            _scale("out_scale", "out_dtype"),
+            Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
+            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 72, 128)),
+            Real("eps", 0.0, 1.0),
+            Code("x_dtype", FLOATS),
+            Code("out_dtype", ACTS),
+        ),
+        ref.layer_norm,
+        (),
+        _TOL,
+    ),
+    Op(
+        "rms_norm",
+        "out = x * rsqrt(mean(x^2) + eps): no weight, it is folded into the next GEMM (W * (1 + w), in fp32).",
+        (
+            Ptr("x", "x_dtype", ("M", "D")),
+            Ptr("out", "out_dtype", ("M", "D"), "out"),
+            _scale("out_scale", "out_dtype"),
+            Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
+            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 72, 128)),
+            Real("eps", 0.0, 1.0),
+            Code("x_dtype", FLOATS),
+            Code("out_dtype", ACTS),
+        ),
+        ref.rms_norm,
+        (),
+        _TOL,
+    ),
+    Op(
+        "ada_rms_norm",
+        "out = rms(x) * (1 + style[:D]) + style[D:2D]; style[2D:3D] is the gate, used by the GEMM that closes the branch "
+        "(openpi models/gemma.py RMSNorm with cond: scale, shift, gate).",
+        (
+            Ptr("x", "x_dtype", ("M", "D")),
+            Ptr("style", F32, (3, "D")),
+            Ptr("out", "out_dtype", ("M", "D"), "out"),
+            _scale("out_scale", "out_dtype"),
+            Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
+            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 72, 128)),
+            Real("eps", 0.0, 1.0),
+            Code("x_dtype", FLOATS),
+            Code("out_dtype", ACTS),
+        ),
+        ref.ada_rms_norm,
+        (),
+        _TOL,
+    ),
+    Op(
+        "gemm",
+        "out = epilogue(a @ w^T * a_scale * w_scale), accumulation in fp32; see `Epilogue`. Scales only with E4M3 operands. "
+        "`res` may be `out` itself.",
+        (
+            Ptr("a", "a_dtype", ("M", "K")),
+            Ptr("w", "a_dtype", (lambda d: d["N"] * (2 if d["epilogue"] == Epilogue.GEGLU else 1), "K")),
+            Ptr("bias", F32, ("N",), needed=lambda d: d["epilogue"] in USES_BIAS),
+            Ptr("res", "res_dtype", ("M", "N"), needed=lambda d: d["epilogue"] in USES_RES),
+            Ptr("gate", F32, ("N",), needed=lambda d: d["epilogue"] == Epilogue.GATE_RESIDUAL),
+            Ptr("out", "out_dtype", ("M", "N"), "out"),
+            _scale("a_scale", "a_dtype"),
+            _scale("w_scale", "a_dtype"),
+            _scale("out_scale", "out_dtype"),
+            Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
+            Dim("N", 8, 1 << 20, multiple=8, try_=(8, 32, 72)),
+            Dim("K", 16, 1 << 20, multiple=16, try_=(16, 32, 144)),
+            Code("epilogue", tuple(Epilogue)),
+            Code("a_dtype", ACTS),
+            Code("res_dtype", FLOATS),
+            Code("out_dtype", ACTS),
+        ),
+        ref.gemm,
+        (),
+        _TOL,
+        flops=lambda d: 2 * d["M"] * d["N"] * d["K"] * (2 if d["epilogue"] == Epilogue.GEGLU else 1),
+    ),
+    Op(
+        "qkv_rope",
+        "Split qkv rows [Q heads | K heads | V heads], rotate Q and K at position *pos0 + row on adjacent pairs (weights are "
+        "interleaved at load), write Q to `q` and K, V to cache rows *pos0 + row. pos0 = 0 (null) means position 0; "
+        "H = 0 means the rows hold K and V only. rope[p] = (cos, sin) pairs of position p.",
+        (
+            Ptr("qkv", "dtype", ("M", lambda d: (d["H"] + 2 * d["KVH"]) * d["HD"])),
+            Ptr("rope", F32, ("rows", "HD")),
+            Ptr("pos0", I32, (1,), optional=True, align=4),
+            Ptr("q", "dtype", ("M", lambda d: max(d["H"], 1) * d["HD"]), "out", needed=lambda d: d["H"] > 0),
+            Ptr("k", "dtype", ("rows", lambda d: d["KVH"] * d["HD"]), "out"),
+            Ptr("v", "dtype", ("rows", lambda d: d["KVH"] * d["HD"]), "out"),
+            Dim("M", 1, 1 << 16, try_=(1, 4, 9)),
+            Dim("H", 0, 256, try_=(0, 1, 4)),
+            Dim("KVH", 1, 256, try_=(1, 2)),
+            Dim("HD", 8, 1024, multiple=8, try_=(8, 16, 64)),
+            Dim("rows", 1, 1 << 20, try_=(9, 20)),
+            Code("dtype", FLOATS),
+        ),
+        ref.qkv_rope,
+        (Rule("rows", "must hold the M rows", lambda d: d["rows"] >= d["M"]),),
+        _TOL,
+    ),
+    Op(
+        "attention",
+        "softmax(q k^T * scale) v per batch and head, no causal mask. Keys: all KV rows, or *kv_len + kv_extra when kv_len "
+        "is given (at most KV; the valid length is data, the shape is fixed). Strides are in elements between rows; the "
+        "batch stride is rows * stride. Heads of q share kv heads in groups of H / KVH.",
+        (
+            Ptr("q", "dtype", ("B", "M", "q_stride")),
+            Ptr("k", "dtype", ("B", "KV", "kv_stride")),
+            Ptr("v", "dtype", ("B", "KV", "kv_stride")),
+            Ptr("kv_len", I32, (1,), optional=True, align=4),
+            Ptr("out", "out_dtype", ("B", "M", lambda d: d["H"] * d["HD"]), "out"),
+            _scale("out_scale", "out_dtype"),
+            Dim("B", 1, 64, try_=(1, 2)),
+            Dim("M", 1, 1 << 16, try_=(1, 5, 12)),
+            Dim("KV", 1, 1 << 16, try_=(3, 12)),
+            Dim("kv_extra", 0, 1 << 16, try_=(0,)),
+            Dim("H", 1, 256, try_=(1, 4)),
+            Dim("KVH", 1, 256, try_=(1, 4)),
+            Dim("HD", 8, 512, multiple=8, try_=(8, 32, 72)),
+            Dim("q_stride", 8, 1 << 20, multiple=8, try_=(288, 320)),
+            Dim("kv_stride", 8, 1 << 20, multiple=8, try_=(288, 296)),
+            Real("scale", 0.0, 1e3),
+            Code("dtype", FLOATS),
+            Code("out_dtype", ACTS),
+        ),
+        ref.attention,
+        (
+            Rule("H", "must be a multiple of KVH", lambda d: d["H"] % d["KVH"] == 0),
+            Rule("q_stride", "must be at least H*HD", lambda d: d["q_stride"] >= d["H"] * d["HD"]),
+            Rule("kv_stride", "must be at least KVH*HD", lambda d: d["kv_stride"] >= d["KVH"] * d["HD"]),
+            Rule("kv_extra", "must be at most KV", lambda d: d["kv_extra"] <= d["KV"]),
+        ),
+        _TOL,
+        flops=lambda d: 4 * d["B"] * d["M"] * d["KV"] * d["H"] * d["HD"],
+    ),
+    Op(
+        "avg_pool",
+        "Mean over F x F windows of a token grid: x [V,G,G,D] to out [V,G/F,G/F,D].",
+        (
+            Ptr("x", "x_dtype", ("V", "G", "G", "D")),
+            Ptr("out", "out_dtype", ("V", lambda d: d["G"] // d["F"], lambda d: d["G"] // d["F"], "D"), "out"),
+            _scale("out_scale", "out_dtype"),
+            Dim("V", 1, 8, try_=(1, 2)),
+            Dim("G", 1, 256, try_=(4, 8)),
+            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 24)),
+            Dim("F", 1, 4, try_=(1, 2, 4)),
+            Code("x_dtype", FLOATS),
+            Code("out_dtype", ACTS),
+        ),
+        ref.avg_pool,
+        (Rule("F", "must divide G", lambda d: d["G"] % d["F"] == 0),),
+        _TOL,
+    ),
+    Op(
+        "amax",
+        "out[0] = max(out[0], max |x|): what calibration measures. A non-finite x gives a non-finite out.",
+        (
+            Ptr("x", "x_dtype", ("n",)),
+            Ptr("out", F32, (1,), "inout", align=4),
+            Dim("n", 1, 1 << 30, try_=(1, 7, 100)),
+            Code("x_dtype", FLOATS),
+        ),
+        ref.amax,
+        (),
+        _TOL,
+    ),
+)
+
+OPS: dict[str, Op] = {op.name: op for op in _OPS}
