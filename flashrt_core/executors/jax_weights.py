@@ -13,7 +13,8 @@ from ..core.cuda_buffer import CudaBuffer, CudaRuntime
 from ..core.quant.e4m3 import quantize_e4m3
 from ..core.safetensors_file import nearest_key
 from ..errors import CheckpointError
-from .weight_loader import AttrSink, CollectSink, ListSink, LoaderContext
+from .sinks import AttrSink, CollectSink, ListSink
+from .weight_spec import LoaderContext
 
 
 class OrbaxDictSource:

@@ -15,7 +15,8 @@ from ..core.quant.e4m3 import E4M3_MAX, MIN_SCALE
 from ..core.safetensors_file import SafetensorsFile, nearest_key
 from ..core.weight_source import FileSource
 from ..errors import CheckpointError, DeviceError
-from .weight_loader import AttrSink, CollectSink, ListSink, LoaderContext
+from .sinks import AttrSink, CollectSink, ListSink
+from .weight_spec import LoaderContext
 
 # ---- sources
 

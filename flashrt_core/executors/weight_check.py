@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from ..core.safetensors_file import nearest_key
 from ..core.safetensors_header import FLOAT_DTYPES
 from ..errors import CheckpointError
-from .weight_loader import Item, ModelWeightSpec, WeightSource, iterate, subkey
+from .weight_spec import Item, ModelWeightSpec, WeightSource, iterate, subkey
 
 SHOWN = 10  # names in one message
 
