@@ -1,0 +1,492 @@
+"""AsyncChunkRunner: serves one command per control tick while a worker computes the next chunk.
+
+Ticks are counted, not timed: tick k is the k-th call of `next_action` since the last reset. A chunk asked for at tick
+k has its row i for tick k + i, so at tick m it is served from row m - k, the number of ticks executed since its
+observation. Nothing in a tick waits, except where its docstring says so, and no lock is held while waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import ConfigError, FlashRTError
+from .adapter import ActionChunkAdapter, CallablePolicyAdapter, copy_observation
+from .chunk import SPLICES, ChunkError, Join, align, check_chunk, disagreement, hold_action, rest_tail
+from .clock import NS, Clock, SteadyClock, to_ns
+from .executor import Executor, Job, ThreadExecutor
+from .rtc_config import RTCConfig
+from .rtc_stats import RTCStats, RunnerEvent
+
+__all__ = [
+    "ActionChunkAdapter", "AsyncChunkRunner", "CallablePolicyAdapter", "RTCConfig", "RTCStats", "RunnerClosed",
+    "RunnerEvent",
+]  # fmt: skip
+
+
+UNLIMITED_AGE_S = 1e6
+
+
+class RunnerClosed(FlashRTError, RuntimeError):
+    """The runner was used after `close()`."""
+
+
+@dataclass
+class _Request:
+    """A chunk under way. Times in ns of the runner's clock."""
+
+    job: Job
+    tick: int
+    sent_ns: int
+    obs_ns: int
+    blocked_ns: int  # the runner's total of waits when it was sent
+    held: int  # the runner's total of held ticks when it was sent
+    given_up: bool = False  # a wait for it ran into block_timeout_s: do not wait again
+
+
+@dataclass
+class _Chunk:
+    """The chunk being served: row i is for tick `tick + i`. raw: as the policy gave it; rows: after splicing."""
+
+    tick: int
+    raw: np.ndarray
+    rows: np.ndarray
+
+
+class AsyncChunkRunner:
+    """Serves actions of chunk policies at the control rate.
+
+    adapter: the policy. config: RTCConfig. executor: where the policy runs; default a ThreadExecutor, which the
+    runner then closes.
+    clock: default SteadyClock; give both the same FakeClock in simulation. One control thread calls `next_action`;
+    `reset`, `stats` and `close` may be called from another one. The caller owns the loop: the runner does not sleep.
+    """
+
+    def __init__(
+        self,
+        adapter: ActionChunkAdapter,
+        config: RTCConfig | None = None,
+        *,
+        executor: Executor | None = None,
+        clock: Clock | None = None,
+    ):
+        self.adapter, self.config = adapter, config or RTCConfig()
+        self._clock = clock or SteadyClock()
+        self._own_executor = executor is None
+        self._executor = executor or ThreadExecutor(self._clock)
+        self._period_ns = to_ns(self.config.period_s)
+        self._lock = threading.RLock()  # guards the fields below; held for bounded work only
+        self._closed = False
+        self._epoch = -1
+        self._pending: _Request | None = None
+        self._events: deque[RunnerEvent] = deque(maxlen=self.config.event_log)
+        self._begin(None)
+
+    # ---- public -----------------------------------------------------------------------------------------------------
+
+    @property
+    def stats(self) -> RTCStats:
+        """A snapshot of the counters."""
+        with self._lock:
+            return replace(self._stats)
+
+    @property
+    def events(self) -> list[RunnerEvent]:
+        """The newest `config.event_log` events since the last reset, oldest first."""
+        with self._lock:
+            return list(self._events)
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """What the policy raised last (also ChunkError for an unusable chunk); None after a reset."""
+        return self._last_error
+
+    @property
+    def stopped(self) -> bool:
+        """True once a stop rule fired: the runner holds and asks for nothing until `reset`."""
+        return self._stopped
+
+    @property
+    def holding(self) -> bool:
+        """True when the last command served was a hold."""
+        return self._hold_row >= 0
+
+    @property
+    def wants_observation(self) -> bool:
+        """True when the next `next_action` will hand its observation to the policy: render or copy images only then.
+
+        Reading it fixes the decision for that tick, whatever the worker does in between.
+        """
+        with self._lock:
+            self._check_open()
+            self._prepare()
+            return self._want
+
+    def next_action(
+        self, obs: object = None, *, block_if_empty: bool = True, obs_age_s: float = 0.0
+    ) -> np.ndarray | None:
+        """The command for this tick, a new array [A]; one call per control period.
+
+        obs: the newest observation; needed only when `wants_observation`, copied before the worker gets it.
+        obs_age_s: how old it is.
+        block_if_empty: when the very first chunk is not there yet, wait for it (start of an episode, robot at rest);
+        else return the anchor given to `reset`, or None when there is none: nothing is known to command, send nothing.
+        Never raises for what the policy or the worker does. Waits only as `block_if_empty` and miss_policy="block" say.
+        Raises RunnerClosed after `close()`.
+        """
+        for _ in range(2):  # miss_policy "block": the chunk waited for may be past its last row; then ask once more
+            with self._lock:
+                self._check_open()
+                self._prepare()
+                self._submit_if_wanted(obs, obs_age_s)
+                self._collect()
+                request = self._request_to_wait_for(block_if_empty)
+            if request is None:
+                break
+            self._wait(request)
+        with self._lock:
+            self._check_open()
+            return self._serve()
+
+    def reset(self, obs: object = None, *, anchor: np.ndarray | None = None) -> bool:
+        """Forget the chunk, the request under way, the counters and the events; not for use inside a tick.
+
+        A policy call that is running goes on, its result is thrown away, and the next request waits for its end: the
+        policy is never called twice at once. anchor: the command [A] to hold until the first chunk (the measured
+        position of the robot).
+        obs: when given, the first chunk is computed from it now, and this call waits for it; returns True when a
+        chunk is ready.
+        """
+        with self._lock:
+            self._check_open()
+            self._begin(anchor)
+            if obs is None:
+                return False
+            self._prepare()
+            self._submit_if_wanted(obs, 0.0)
+            self._collect()
+            request = self._pending
+        if request is not None:
+            self._wait(request)
+        with self._lock:
+            self._prepared, self._tick_ns = False, None  # the loop may start any time later
+            return self._chunk is not None
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Give up the request under way and end the worker thread, waiting at most `timeout_s`. May be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._pending is not None:
+                self._pending.job.cancel()
+                self._pending = None
+        if self._own_executor:
+            self._executor.close(timeout_s)
+
+    def __enter__(self) -> AsyncChunkRunner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ---- one tick ---------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RunnerClosed("RTC runner is closed", hint="make a new one")
+
+    def _begin(self, anchor: np.ndarray | None) -> None:
+        """State of a new epoch."""
+        old, self._pending = self._pending, None
+        self._epoch += 1
+        self._stats = RTCStats()
+        self._events.clear()
+        self._tick = 0
+        self._prepared = self._want = self._missed = self._stopped = False
+        self._chunk: _Chunk | None = None
+        self._started = False
+        self._dims: int | None = None
+        self._history: deque[_Chunk] = deque(maxlen=max(1, self.config.max_chunks - 1))
+        self._last: np.ndarray | None = None
+        self._previous: np.ndarray | None = None
+        self._tail: np.ndarray | None = None
+        self._hold_row = -1  # row of the tail served last, -1 when not holding
+        self._held_in_row = self._errors_in_row = self._rejects_in_row = 0
+        self._retry_ns: int | None = None
+        self._latencies: deque[float] = deque(maxlen=3)
+        self._tick_ns: int | None = None
+        self._blocked_ns = 0
+        self._last_error: BaseException | None = None
+        if old is not None:
+            old.job.cancel()
+            self._discarded(old, "reset")
+        if anchor is not None:
+            rows = check_chunk(np.asarray(anchor)[None])
+            self.config.spec.check_dims(rows.shape[1])
+            self._last, self._dims = hold_action(rows[0], self.config.spec), rows.shape[1]
+
+    def _prepare(self) -> None:
+        """First half of a tick, done once per tick: time, finished work, decision to ask."""
+        if self._prepared:
+            return
+        self._prepared = True
+        now = self._clock.now_ns()
+        self._check_time(now)
+        self._tick_ns = now
+        self._collect()
+        self._want = self._needs_chunk(now)
+
+    def _check_time(self, now: int) -> None:
+        if self._tick_ns is None:
+            return
+        gap = now - self._tick_ns
+        limit = self.config.max_tick_gap_s
+        if gap < 0:
+            self._void("clock_back", f"clock went back {-gap / NS:.3f} s")
+        elif limit is not None and gap > to_ns(limit):
+            self._void("gap", f"{gap / NS:.3f} s without a tick")
+        if 2 * gap > 3 * self._period_ns:
+            self._stats.late_ticks += 1
+
+    def _void(self, kind: str, reason: str) -> None:
+        """What was planned belongs to another time: drop it and stand still at the last command."""
+        self._event(kind, reason=reason)
+        request, self._pending = self._pending, None
+        if request is not None:
+            request.job.cancel()
+            self._discarded(request, reason)
+        self._chunk = None
+        self._history.clear()
+        self._retry_ns = None
+        if self._last is not None:
+            self._last, self._previous = hold_action(self._last, self.config.spec), None
+            self._tail = self._last[None]
+
+    def _needs_chunk(self, now: int) -> bool:
+        if self._stopped or self._pending is not None:
+            return False
+        if self._retry_ns is not None and now < self._retry_ns:
+            return False
+        chunk = self._chunk
+        if chunk is None:
+            return True
+        rows = len(chunk.rows)
+        start = self.config.start_row(rows)
+        if self.config.request_early:
+            start = min(start, rows - 1 - int(np.ceil(self._stats.latency_estimate_s / self.config.period_s - 1e-6)))
+        return self._tick - chunk.tick >= start
+
+    def _submit_if_wanted(self, obs: object, obs_age_s: float) -> None:
+        if not self._want:
+            return
+        if obs is None:
+            self._want = False
+            self._stats.missing_observations += 1
+            return
+        self._want = False
+        if not 0 <= obs_age_s <= (self.config.max_obs_age_s or UNLIMITED_AGE_S):
+            self._stats.stale_observations += 1
+            return
+        now = self._clock.now_ns()
+        try:
+            private, adapter = copy_observation(obs), self.adapter
+            job = self._executor.submit(lambda: check_chunk(adapter.infer_actions(private)))
+        except Exception as error:  # an object that cannot be copied or a dead worker is no reason to drop a tick
+            self._failed(error, now)
+            return
+        self._stats.chunks_started += 1
+        held = self._stats.held_actions
+        self._pending = _Request(job, self._tick, now, now - to_ns(obs_age_s), self._blocked_ns, held)
+
+    def _request_to_wait_for(self, block_if_empty: bool) -> _Request | None:
+        if self._pending is None or self._pending.given_up or self._has_row():
+            return None
+        if not self._started:
+            return self._pending if block_if_empty else None
+        return self._pending if self.config.miss_policy == "block" else None
+
+    def _wait(self, request: _Request) -> None:
+        """Wait without the lock, then take the result if nobody reset the runner meanwhile."""
+        with self._lock:
+            if self._started:
+                self._count_miss()
+        before = self._clock.now_ns()
+        done = request.job.wait(self.config.block_timeout_s)
+        with self._lock:
+            if self._pending is not request:
+                return
+            now = self._clock.now_ns()
+            self._blocked_ns += max(0, now - before)
+            self._tick_ns = now
+            if not done:
+                request.given_up = True
+                self._event("timeout", request, reason=f"no chunk within {self.config.block_timeout_s} s")
+            self._collect()
+            self._want = self._needs_chunk(now) and not self._has_row() and self.config.miss_policy == "block"
+
+    # ---- results ----------------------------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Take the finished request, if any: the next chunk, an error or nothing usable."""
+        request = self._pending
+        if request is None or not request.job.done():
+            return
+        self._pending = None
+        now = self._clock.now_ns()
+        error = request.job.error
+        if error is not None and not isinstance(error, ChunkError):
+            self._failed(error, now, request)
+            return
+        self._stats.chunks_completed += 1
+        latency = max(0, request.job.finished_ns - request.sent_ns) / NS
+        self._latencies.append(latency)
+        self._stats.last_latency_s = latency
+        self._stats.max_latency_s = max(self._stats.max_latency_s, latency)
+        self._stats.latency_estimate_s = max(self._latencies)
+        self._errors_in_row, self._retry_ns = 0, None
+        error = error or self._misfit(request.job.value)
+        if error is not None:
+            self._rejected(error, request, latency)
+            return
+        self._activate(request.job.value[: self.config.action_horizon], request, now, latency)
+
+    def _misfit(self, rows: np.ndarray) -> FlashRTError | None:
+        """What is wrong with the number of dimensions, if anything."""
+        try:
+            self.config.spec.check_dims(rows.shape[1])
+        except ConfigError as error:
+            return error
+        if self._dims not in (None, rows.shape[1]):
+            return ChunkError("action chunk", expected=f"[horizon, {self._dims}]", found=rows.shape)
+        return None
+
+    def _activate(self, raw: np.ndarray, request: _Request, now: int, latency: float) -> None:
+        """Let a good chunk take over at the row that belongs to this tick."""
+        config, spec = self.config, self.config.spec
+        idle = 0 if config.held_ticks_advance else self._stats.held_actions - request.held
+        executed = self._tick - request.tick - idle
+        age = (now - request.obs_ns) / NS
+        new = align(raw, executed)
+        if not len(new) or (config.max_obs_age_s is not None and age > config.max_obs_age_s):
+            self._missed = False
+            self._stats.expired_chunks += 1
+            self._event("expire", request, executed=executed, latency_s=latency, obs_age_s=age)
+            return
+        current = self._chunk if self._has_row() else None
+        gap = disagreement(align(current.rows, self._tick - current.tick), new, spec) if current else None
+        if gap is not None and config.max_disagreement is not None and gap > config.max_disagreement:
+            rule = f"<= {config.max_disagreement}"
+            self._rejected(ChunkError("disagreement at the switch", expected=rule, found=gap), request, latency)
+            return
+        self._rejects_in_row, self._missed = 0, False
+        chunk = _Chunk(self._tick - executed, raw, raw)
+        old, overlap = self._ahead(current)
+        fades = config.splice_name in ("linear", "quintic")
+        blend = (config.blend_steps or overlap or spec.rest_ticks) if fades else 0
+        history = [(chunk.tick - c.tick, align(c.raw, self._tick - c.tick)) for c in self._history]
+        last = None if self._last is None else np.stack([x for x in (self._previous, self._last) if x is not None])
+        join = Join(blend, spec, last, [h for h in history if h[0] > 0], config.fusion_decay, config.max_chunks)
+        rows = SPLICES[config.splice_name](old, new, join)
+        chunk.rows = np.concatenate([raw[:executed], rows])
+        waited = self._blocked_ns - request.blocked_ns
+        elapsed = round((now - request.sent_ns - waited) / self._period_ns) - idle
+        self._stats.index_mismatches += executed != elapsed
+        self._event(
+            "switch" if self._started else "start", request, executed=executed, elapsed_ticks=elapsed, disagreement=gap,
+            latency_s=latency, obs_age_s=age, blend=min(blend, len(new)), resumed=self._started and current is None,
+        )  # fmt: skip
+        self._stats.swaps += self._started
+        self._started, self._dims = True, raw.shape[1]
+        self._chunk = chunk
+        self._history.appendleft(chunk)
+
+    def _ahead(self, current: _Chunk | None) -> tuple[np.ndarray, int]:
+        """What would be served from now on without a new chunk [M, A], and how many rows of it are the policy's."""
+        if current is not None:
+            rows = align(current.rows, self._tick - current.tick)
+            return rows, len(rows)
+        if self._tail is not None and self._hold_row >= 0:
+            return self._tail[self._hold_row + 1 :], 0
+        return np.zeros((0, 0 if self._last is None else len(self._last))), 0
+
+    def _failed(self, error: BaseException, now: int, request: _Request | None = None) -> None:
+        """The policy raised: remember it, ask again later; the current chunk goes on."""
+        self._last_error = error
+        self._stats.policy_errors += 1
+        self._errors_in_row += 1
+        wait = self.config.error_backoff_s * 2.0 ** min(self._errors_in_row - 1, 60)
+        self._retry_ns = now + to_ns(min(wait, self.config.error_backoff_max_s))
+        self._event("error", request, reason=f"{type(error).__name__}: {error}")
+
+    def _rejected(self, error: FlashRTError, request: _Request, latency: float) -> None:
+        self._last_error = error
+        self._stats.rejected_chunks += 1
+        self._rejects_in_row += 1
+        self._event("reject", request, latency_s=latency, reason=str(error))
+        if self._rejects_in_row >= self.config.hold_after_rejects:
+            self._chunk = None
+        if self._rejects_in_row >= self.config.stop_after_rejects:
+            self._stop(f"{self._rejects_in_row} unusable chunks in a row")
+
+    def _stop(self, reason: str) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._chunk = None
+            self._event("stop", reason=reason)
+
+    # ---- serving ----------------------------------------------------------------------------------------------------
+
+    def _has_row(self) -> bool:
+        return self._chunk is not None and self._tick - self._chunk.tick < len(self._chunk.rows)
+
+    def _serve(self) -> np.ndarray | None:
+        """Second half of a tick: this tick's row, or the way to rest."""
+        if self._has_row():
+            action = self._chunk.rows[self._tick - self._chunk.tick]
+            self._tail, self._hold_row, self._held_in_row = None, -1, 0
+        else:
+            self._chunk = None
+            action = self._hold()
+        self._prepared = False
+        self._tick += 1
+        if action is None:
+            self._stats.empty_ticks += 1
+            return None
+        self._stats.actions_served += 1
+        self._previous, self._last = self._last, action.copy()
+        return action.copy()
+
+    def _hold(self) -> np.ndarray | None:
+        if self._last is None:
+            return None
+        if self._started:
+            self._count_miss()
+        if self._hold_row < 0:
+            self._event("hold")
+        if self._tail is None:
+            self._tail = rest_tail(self._last, self._previous, self.config.spec)
+        self._hold_row = min(self._hold_row + 1, len(self._tail) - 1)
+        self._stats.held_actions += 1
+        self._held_in_row += 1
+        if self.config.max_held is not None and self._held_in_row >= self.config.max_held:
+            self._stop(f"{self._held_in_row} ticks held")
+        return self._tail[self._hold_row]
+
+    def _count_miss(self) -> None:
+        """Once per late chunk: the flag is cleared when one takes over or comes past its last row."""
+        self._stats.deadline_misses += not self._missed
+        self._missed = True
+
+    # ---- records ----------------------------------------------------------------------------------------------------
+
+    def _discarded(self, request: _Request, reason: str) -> None:
+        self._stats.discarded_chunks += 1
+        self._event("discard", request, reason=reason)
+
+    def _event(self, kind: str, request: _Request | None = None, **fields: object) -> None:
+        tick = None if request is None else request.tick
+        self._events.append(RunnerEvent(kind, self._tick, self._epoch, request_tick=tick, **fields))
