@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from flashrt_core.core.quant import cache
 from flashrt_core.core.quant.calibrator import SaturationMeter, check_saturation, load_calibration, save_calibration
 from flashrt_core.core.quant.e4m3 import scale_from_amax
 from flashrt_core.errors import ConfigError
@@ -168,12 +168,17 @@ def test_F60_mutated_bytes_give_the_exact_scales_or_nothing(tmp_path):
     assert misses > 1300
 
 
-def test_F60_a_fine_tune_with_the_same_header_does_not_share_scales(tmp_path, monkeypatch):
-    """The upstream cache hashes the first 64 KB and the size: two fine-tunes were one checkpoint to it."""
-    monkeypatch.setattr(cache, "checkpoint_digest", lambda p: hashlib.sha256(Path(p).read_bytes()).hexdigest())
+def test_F60_a_fine_tune_with_the_same_header_does_not_share_scales(tmp_path):
+    """The upstream cache hashes the first 64 KB and the size: a Pi0.5 header is longer, so two fine-tunes were one."""
+    names = [f"paligemma_with_expert.paligemma.model.language_model.layers.{i}.weight" for i in range(800)]
     base, tuned = tmp_path / "base", tmp_path / "tuned"
-    base.write_bytes(bytes(70_000) + b"\x00")
-    tuned.write_bytes(bytes(70_000) + b"\x01")
+    for folder, last in ((base, 0.0), (tuned, 1e-3)):
+        folder.mkdir()
+        tensors = {name: np.zeros(2, np.float32) for name in names}
+        tensors[names[-1]] = np.array([0.0, last], np.float32)
+        save_file(tensors, folder / "model.safetensors")
+    a, b = ((folder / "model.safetensors").read_bytes() for folder in (base, tuned))
+    assert len(a) == len(b) and a[: 1 << 16] == b[: 1 << 16] and a != b
     save_calibration(base, 10, activation_scales=SITES, cache_dir=tmp_path / "c")
     assert load_calibration(base, 10, cache_dir=tmp_path / "c")["activation_scales"] == SITES
     assert load_calibration(tuned, 10, cache_dir=tmp_path / "c") is None
