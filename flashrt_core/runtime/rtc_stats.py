@@ -16,9 +16,9 @@ class RTCStats:
     three. empty_ticks: ticks before the first chunk with nothing to hold. policy_errors: calls that raised.
     rejected_chunks: results of wrong shape or not finite, or over max_disagreement. expired_chunks: results that came
     after their last row or from an observation too old. discarded_chunks: requests given up by a reset, a clock jump or
-    a gap. missing_observations: ticks that needed an observation and got none. stale_observations: observations not used
-    for their age. late_ticks: ticks more than half a period late. index_mismatches: switches whose index differs from
-    the ticks elapsed by the clock.
+    a gap. missing_observations: ticks that needed an observation and got none. stale_observations: observations not
+    used for their age. late_ticks: ticks more than half a period late. index_mismatches: switches whose index differs
+    from the ticks elapsed by the clock.
     """
 
     chunks_started: int = 0
@@ -49,10 +49,10 @@ class RunnerEvent:
     """One thing that happened, at the tick `tick` (0 = first after the reset that began `epoch`).
 
     kind: "start" (first chunk), "switch" (a chunk took over), "hold" (first held tick), "error" (the policy raised),
-    "timeout", "reject", "expire", "discard", "gap", "clock_back", "stop". request_tick: tick whose observation the chunk
-    came from. executed: row at which it starts = ticks served since. elapsed_ticks: periods since the request by the
-    clock, waits inside the runner taken out; CB6 holds when the two are equal. disagreement: D of CB4. blend: ticks
-    blended. resumed: the switch ended a hold. reason: text for the log.
+    "timeout", "reject", "expire", "discard", "gap", "clock_back", "stop". request_tick: tick whose observation the
+    chunk came from. executed: row at which it starts = ticks served since. elapsed_ticks: periods since the request
+    by the clock, waits inside the runner taken out; CB6 holds when the two are equal. disagreement: D of CB4. blend:
+    ticks blended. resumed: the switch ended a hold. reason: text for the log.
     """
 
     kind: str
