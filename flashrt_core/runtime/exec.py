@@ -55,21 +55,25 @@ class Ctx:
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.streams: dict[int, Stream] = {0: Stream(0)}
+        self._native: dict[int, Stream] = {0: self.streams[0]}  # by handle
 
     # streams and events
 
     def stream(self, priority: int = 0) -> int:
-        """A new stream; returns its id. The handle of a host stream is its id."""
+        """A new stream; returns its id."""
         new = len(self.streams)
-        self.streams[new] = Stream(new, priority)
+        handle = new
+        while handle in self._native:  # a wrapped stream may have taken the number
+            handle += 1
+        self.streams[new] = self._native[handle] = Stream(handle, priority)
         return new
 
     def wrap_stream(self, ptr: int) -> int:
         """A stream that someone else made; returns its id. `ptr` becomes its handle."""
         if isinstance(ptr, bool) or not isinstance(ptr, int) or ptr < 0:
             raise ExecError("wrap_stream", INVALID, f"not a stream handle: {ptr!r}")
-        new = self.stream()
-        self.streams[new].handle = ptr
+        new = len(self.streams)
+        self.streams[new] = self._native.setdefault(ptr, Stream(ptr))
         return new
 
     def stream_handle(self, stream_id: int) -> int:
@@ -88,13 +92,18 @@ class Ctx:
             waited = self.streams[stream_id].waited
             waited[event.stream_id] = max(event.position, waited.get(event.stream_id, 0))
 
-    def submit(self, what: str, call: Callable[[], object], stream_id: int = 0) -> None:
-        """Run `call` on the stream, or record it when a capture is under way."""
+    def submit(self, what: str, call: Callable[[], object], handle: int = 0) -> None:
+        """Run `call` on the stream with this handle, or record it when a capture is under way. What an op ends in.
+
+        Raises ExecError for an unknown handle (INVALID) and when the call fails (BACKEND).
+        """
+        if handle not in self._native:
+            raise ExecError(what, INVALID, f"no stream has the handle {handle!r}")
         if self.recorder is not None:
             self.recorder.append(call)
             return
         run_call(what, call)
-        self.streams[stream_id].submitted += 1
+        self._native[handle].submitted += 1
 
     # memory
 
@@ -108,7 +117,7 @@ class Ctx:
 
     def copy(self, dst: Buffer, doff: int, src: Buffer, soff: int, n: int, stream_id: int = 0) -> None:
         """n bytes from src at soff to dst at doff; they may overlap. Raises ExecError on a range outside its buffer."""
-        self.stream_handle(stream_id)
+        handle = self.stream_handle(stream_id)
         for buffer, offset in ((dst, doff), (src, soff)):
             if n < 0 or offset < 0 or offset + n > buffer.nbytes():
                 found = f"bytes {offset}..{offset + n} of {buffer.name()!r} ({buffer.nbytes()} bytes)"
@@ -118,7 +127,7 @@ class Ctx:
         def run() -> None:
             to[:] = source
 
-        self.submit("copy", run, stream_id)
+        self.submit("copy", run, handle)
 
     # work
 

@@ -133,12 +133,12 @@ class Graph:
         During a capture of the same ctx the variant is recorded as a part of it. Raises ExecError for a bad stream or
         when a call fails.
         """
-        self._ctx.stream_handle(stream_id)
+        handle = self._ctx.stream_handle(stream_id)
         rc = self.check(key)
         if rc != OK:
             return rc
         self._variants.move_to_end(key)
-        self._ctx.submit(f"{self.name}.replay", self._variants[key], stream_id)
+        self._ctx.submit(f"{self.name}.replay", self._variants[key], handle)
         return OK
 
     def has_variant(self, key: Key) -> bool:
