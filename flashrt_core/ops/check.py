@@ -17,7 +17,7 @@ def bind_args(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
     names = op.arg_names
     if len(args) > len(names):
         raise OpError(op.name, "arguments", len(args), f"must be at most {len(names)}")
-    values = dict(zip(names, args))
+    values = dict(zip(names, args, strict=False))
     for name, value in kwargs.items():
         if name not in names:
             raise OpError(op.name, name, value, f"is not an argument; arguments: {', '.join(names)}")

@@ -129,3 +129,7 @@ def avg_pool(x: Array, *, F: int, **_: object) -> Array:
 
 def amax(x: Array, out: Array, **_: object) -> Array:
     return np.maximum(out, np.abs(x).max(initial=0.0)).astype(np.float32)
+
+
+def count_saturated(x: Array, scale: Array, out: Array, **_: object) -> Array:
+    return (out + (np.abs(x) > 448.0 * scale).sum()).astype(np.float32)

@@ -359,6 +359,20 @@ _OPS = (
         (),
         _TOL,
     ),
+    Op(
+        "count_saturated",
+        "out[0] += number of |x| > 448 * scale: how much a calibrated scale would clip.",
+        (
+            Ptr("x", "x_dtype", ("n",)),
+            Ptr("scale", F32, (1,), align=4),
+            Ptr("out", F32, (1,), "inout", align=4),
+            Dim("n", 1, 1 << 30, try_=(1, 7, 100)),
+            Code("x_dtype", FLOATS),
+        ),
+        ref.count_saturated,
+        (),
+        _TOL,
+    ),
 )
 
 OPS: dict[str, Op] = {op.name: op for op in _OPS}

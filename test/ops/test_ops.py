@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,14 +14,11 @@ from hypothesis import strategies as st
 from flashrt_core.errors import OpError
 from flashrt_core.hardware.host.ops import TORCH_DTYPE, HostOps
 from flashrt_core.ops.table import OPS, Code, Dim, Op, Ptr, Real
+from flashrt_core.runtime.exec import Ctx
 from flashrt_core.types import E4M3, F32, I32, U8, DType
 
 COMMON = dict(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 REALS = {"eps": 1e-6, "scale": 0.25}
-
-
-class Eager:
-    recorder = None
 
 
 @dataclass(repr=False)
@@ -46,7 +42,7 @@ def _tensor(p: Ptr, d: dict, rng: np.random.Generator) -> torch.Tensor:
         hi = {"ids": d.get("vocab", 1), "kv_len": d.get("KV", 1), "pos0": d.get("rows", 1) - d.get("M", 0) + 1}[p.name]
         return torch.from_numpy(rng.integers(1 if p.name == "kv_len" else 0, max(hi, 1), sizes).astype(np.int32))
     if p.name.endswith("scale"):
-        return torch.tensor([0.02], dtype=torch.float32)
+        return torch.tensor([0.002 if p.name == "scale" else 0.02], dtype=torch.float32)
     if p.name in ("x", "a", "w", "q", "k", "v") and dtype == E4M3:
         return torch.from_numpy(rng.normal(0, 40, sizes).astype(np.float32)).clamp(-448, 448).to(TORCH_DTYPE[dtype])
     return torch.from_numpy(rng.normal(0, 1, sizes).astype(np.float32)).to(TORCH_DTYPE[dtype])
@@ -106,7 +102,7 @@ def _written(case: Case, name: str, like: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", OPS)
 def test_op_against_reference(name: str) -> None:
     op = OPS[name]
-    ops = HostOps(Eager())
+    ops = HostOps(Ctx())
 
     @settings(max_examples=60, **COMMON)
     @given(case=cases(op))
@@ -138,7 +134,12 @@ def _bad_values(op: Op) -> list[tuple[str, object, str]]:
             if a.needed is None and not a.optional:
                 bad.append((a.name, 0, "null"))
         elif isinstance(a, Dim):
-            bad += [(a.name, a.lo - 1, "within"), (a.name, -(2**31), "within"), (a.name, 2**31, "within"), (a.name, True, "int")]
+            bad += [
+                (a.name, a.lo - 1, "within"),
+                (a.name, -(2**31), "within"),
+                (a.name, 2**31, "within"),
+                (a.name, True, "int"),
+            ]
             if a.multiple > 1:
                 bad.append((a.name, a.multiple * 2 + 1, "multiple"))
         elif isinstance(a, Code):
@@ -150,7 +151,7 @@ def _bad_values(op: Op) -> list[tuple[str, object, str]]:
 
 @pytest.mark.parametrize("name", OPS)
 def test_bad_argument_is_named(name: str) -> None:
-    op, ops = OPS[name], HostOps(Eager())
+    op, ops = OPS[name], HostOps(Ctx())
 
     @settings(max_examples=5, **COMMON)
     @given(case=cases(op))
@@ -162,7 +163,9 @@ def test_bad_argument_is_named(name: str) -> None:
             assert (e.value.op, e.value.arg) == (name, arg), f"{arg}={value}: blamed {e.value}"
             assert words in e.value.rule and f"{arg}={value}" in str(e.value)
             for k, t in case.tensors.items():
-                assert torch.equal(t.view(torch.uint8), before[k].view(torch.uint8)), f"{k} was written by a refused call"
+                assert torch.equal(t.view(torch.uint8), before[k].view(torch.uint8)), (
+                    f"{k} was written by a refused call"
+                )
 
     check()
 
@@ -187,17 +190,17 @@ def test_each_relation_rule_can_fail(name: str) -> None:
         d |= breaking[name, rule.arg]
         d |= {p.name: 0x1000 for p in op.ptrs}
         with pytest.raises(OpError) as e:
-            getattr(HostOps(Eager()), name)(**d)
+            getattr(HostOps(Ctx()), name)(**d)
         assert e.value.arg == rule.arg and e.value.rule == rule.words
 
 
 def test_error_reads_as_documented() -> None:
     with pytest.raises(OpError, match=r"rms_norm: D=1153 must be a multiple of 8 \(M=512, D=1153, x_dtype=bf16"):
-        HostOps(Eager()).rms_norm(0x1000, 0x1000, 0, 512, 1153, 1e-6, 1, 1)
+        HostOps(Ctx()).rms_norm(0x1000, 0x1000, 0, 512, 1153, 1e-6, 1, 1)
 
 
 def test_wrong_call_shapes() -> None:
-    ops = HostOps(Eager())
+    ops = HostOps(Ctx())
     with pytest.raises(OpError, match="is not an argument"):
         ops.amax(x=16, out=16, n=1, x_dtype=0, weight=3)
     with pytest.raises(OpError, match="must be given"):
@@ -209,24 +212,44 @@ def test_wrong_call_shapes() -> None:
 
 
 def test_data_dependent_bounds_are_errors_not_reads_past_the_end() -> None:
-    ops, f = HostOps(Eager()), torch.zeros(256)
+    ops, f = HostOps(Ctx()), torch.zeros(256)
     ids = torch.tensor([0, 11], dtype=torch.int32)
     with pytest.raises(OpError, match="embed_tokens: ids=11"):
         ops.embed_tokens(f.data_ptr(), ids.data_ptr(), f.data_ptr(), 2, 8, 11, 1.0, F32, F32)
     n = torch.tensor([9], dtype=torch.int32)
     with pytest.raises(OpError, match="kv_len"):
-        ops.attention(f.data_ptr(), f.data_ptr(), f.data_ptr(), n.data_ptr(), f.data_ptr(), 0, 1, 1, 8, 0, 1, 1, 8, 8, 8, 1.0, 0, 0)
+        ops.attention(
+            f.data_ptr(),
+            f.data_ptr(),
+            f.data_ptr(),
+            n.data_ptr(),
+            f.data_ptr(),
+            0,
+            1,
+            1,
+            8,
+            0,
+            1,
+            1,
+            8,
+            8,
+            8,
+            1.0,
+            0,
+            0,
+        )
     with pytest.raises(OpError, match="pos0"):
-        ops.qkv_rope(f.data_ptr(), f.data_ptr(), n.data_ptr(), f.data_ptr(), f.data_ptr(), f.data_ptr(), 2, 1, 1, 8, 10, F32)
+        ops.qkv_rope(
+            f.data_ptr(), f.data_ptr(), n.data_ptr(), f.data_ptr(), f.data_ptr(), f.data_ptr(), 2, 1, 1, 8, 10, F32
+        )
 
 
 def test_recorded_calls_run_only_at_replay() -> None:
-    calls: list = []
-    ctx = SimpleNamespace(recorder=SimpleNamespace(append=calls.append))
-    x, out = torch.tensor([3.0, -7.0]), torch.zeros(1)
-    HostOps(ctx).amax(x.data_ptr(), out.data_ptr(), 2, F32)
+    ctx, x, out = Ctx(), torch.tensor([3.0, -7.0]), torch.zeros(1)
+    graph = ctx.graph("g")
+    graph.capture(0, lambda stream: HostOps(ctx).amax(x.data_ptr(), out.data_ptr(), 2, F32, stream))
     assert out.item() == 0.0
-    calls[0]()
+    assert graph.replay(0) == 0
     assert out.item() == 7.0
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from ...errors import OpError
 from ...ops.check import bind_args, check_args
 from ...ops.table import OPS, Epilogue, Op
+from ...runtime.exec import Ctx
 from ...types import BF16, E4M3, F16, F32, I8, I32, U8, DType
 
 Bound = Callable[[], None]
@@ -35,9 +36,9 @@ E4M3_MAX = 448.0
 
 
 class HostOps:
-    """One callable per table row: `ops.rms_norm(x=ptr, out=ptr, ...)`. `ctx` gives the recorder (runtime/exec.py)."""
+    """One callable per table row: `ops.rms_norm(x=ptr, out=ptr, ...)`. `ctx` runs or records (runtime/exec.py)."""
 
-    def __init__(self, ctx: Any):
+    def __init__(self, ctx: Ctx):
         self.ctx = ctx
         for name, op in OPS.items():
             setattr(self, name, partial(self._call, op, _IMPL[name]))
@@ -46,10 +47,7 @@ class HostOps:
         values = bind_args(op, args, kwargs)
         check_args(op, values)
         bound = impl(View(op, values))
-        if self.ctx.recorder is not None:
-            self.ctx.recorder.append(bound)
-        else:
-            bound()
+        self.ctx.submit(op.name, bound, values["stream"])
 
 
 def tensor_at(ptr: int, shape: tuple[int, ...], dtype: DType) -> torch.Tensor:
@@ -230,6 +228,11 @@ def _amax(v: View) -> Bound:
     return lambda: out.copy_(torch.maximum(out, _f32(x).abs().amax()))
 
 
+def _count_saturated(v: View) -> Bound:
+    x, scale, out = v.t("x"), v.t("scale"), v.t("out")
+    return lambda: out.add_((_f32(x).abs() > E4M3_MAX * scale).sum())
+
+
 _IMPL: dict[str, Callable[[View], Bound]] = {
     "patchify": _patchify,
     "embed_tokens": _embed_tokens,
@@ -241,4 +244,5 @@ _IMPL: dict[str, Callable[[View], Bound]] = {
     "attention": _attention,
     "avg_pool": _avg_pool,
     "amax": _amax,
+    "count_saturated": _count_saturated,
 }

@@ -1,0 +1,58 @@
+"""One Euler step of flow matching: action tokens in, expert, velocity out, actions updated in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..ops.table import Epilogue
+from ..types import F32
+from .adarms import ExpertBuffers, ExpertLayer, ExpertSites, expert_forward
+from .linear import Linear, linear
+from .plan import Precision
+
+
+@dataclass(frozen=True)
+class DenoiseWeights:
+    """`action_out` is multiplied by dt = -1/num_steps at load (weight and bias), so its residual epilogue is the Euler step."""
+
+    action_in: Linear
+    layers: Sequence[ExpertLayer]
+    action_out: Linear
+
+
+@dataclass(frozen=True)
+class StepStyles:
+    """Pointers to the precomputed adaRMS styles [3, D] fp32 of one denoise step."""
+
+    layers: Sequence[tuple[int, int]]
+    final: int
+
+
+def denoise_step(
+    ops: Any,
+    b: ExpertBuffers,
+    actions: int,
+    final: int,
+    w: DenoiseWeights,
+    d: Any,
+    s: ExpertSites,
+    p: Precision,
+    styles: StepStyles,
+    *,
+    attn: Any,
+    rows: int,
+    stream: int = 0,
+) -> None:
+    """actions [rows, action_dim] fp32 <- actions + dt * v(actions, t). final [rows, D] is a scratch buffer (dtype wide).
+
+    x_{t+dt} = x_t + dt v, accumulated in fp32 (openpi models_pytorch/pi0_pytorch.py sample_actions).
+    """
+    linear(ops, actions, w.action_in, b.h, rows, Epilogue.BIAS, out_dtype=p.wide, stream=stream)
+    expert_forward(ops, b, w.layers, d, s, p, styles.layers, attn=attn, rows=rows, stream=stream)
+    ops.ada_rms_norm(b.h, styles.final, final, 0, rows, d.width, d.rms_eps, p.wide, w.action_out.dtype, stream)
+    linear(
+        ops, final, w.action_out, actions, rows, Epilogue.BIAS_RESIDUAL,
+        res=actions, res_dtype=F32, out_dtype=F32, stream=stream,
+    )  # fmt: skip

@@ -1,0 +1,49 @@
+"""Precision of each stage of a pipeline, as data: what a GEMM reads, what the residual stream is kept in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..types import BF16, E4M3, F32, DType
+
+
+@dataclass(frozen=True)
+class Precision:
+    """act: dtype of GEMM inputs and weights. wide: dtype of the residual stream, Q/K/V and everything not quantised.
+
+    per_step: activation scales are calibrated per denoise step (expert only).
+    """
+
+    name: str
+    act: DType
+    wide: DType
+    per_step: bool = False
+
+    @property
+    def quantised(self) -> bool:
+        return self.act == E4M3
+
+
+FP32 = Precision("fp32", F32, F32)
+BF16_STAGE = Precision("bf16", BF16, BF16)
+FP8_STATIC = Precision("fp8_static", E4M3, BF16)
+FP8_PER_STEP = Precision("fp8_per_step", E4M3, BF16, per_step=True)
+FP8_STATIC_WIDE32 = Precision("fp8_static", E4M3, F32)
+FP8_PER_STEP_WIDE32 = Precision("fp8_per_step", E4M3, F32, per_step=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Precision per stage. Embedding, patch embedding and the action projections stay at `wide`."""
+
+    vision: Precision
+    encoder: Precision
+    decoder: Precision
+
+    @property
+    def quantised(self) -> bool:
+        return self.vision.quantised or self.encoder.quantised or self.decoder.quantised
+
+    @property
+    def name(self) -> str:
+        return "fp8" if self.quantised else self.vision.name

@@ -1,0 +1,95 @@
+"""A pipeline with its buffers: what is needed to run one forward, eagerly or as a captured graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from ..blocks.plan import Plan
+from ..errors import DeviceError
+from ..ops.measure import MeasuringOps
+from ..types import F32, I32, U8, DType
+
+
+class Variant(IntEnum):
+    """Keys of the captured graph: a whole forward per image dtype, and the denoise loop alone on a cached prefix."""
+
+    FULL_U8 = 0
+    FULL_F32 = 1
+    CACHED = 2
+
+
+class Program:
+    """Buffers of one (model, plan) on a machine, and the calls over them. Allocates in the constructor and never again."""
+
+    def __init__(self, name: str, machine: Any, model: Any, pipeline: Any, dims: Any, plan: Plan):
+        self.machine, self.model, self.pipeline, self.dims, self.plan = machine, model, pipeline, dims, plan
+        self.rows = model.buffer_plan(dims, plan)
+        self.buffers = self.rows.allocate(machine.ctx, f"{name}.")
+        at = {n: b.dptr() for n, b in self.buffers.items()}
+        self.bufs = {dtype: model.buffers_at(dims, at, dtype) for dtype in (U8, F32)}
+        self.attn = machine.attention(model.attention_spec(dims), model.attention_slots(dims, at, plan))
+        self.site_names = model.site_names(dims)
+        self.scales = machine.ctx.buffer(f"{name}.scales", 4 * len(self.site_names))
+        self.sites = model.sites_at(dims, self.scales.dptr())
+        self.graph = machine.ctx.graph(name)
+        machine.upload(self.buffers["rope"], model.rope_table(dims))
+        self.weights: Any = None  # set by the frontend; tensors are kept alive there
+
+    def set_scales(self, scales: dict[str, float]) -> None:
+        """Activation scales by site name; every site must be there."""
+        values = np.array([scales[name] for name in self.site_names], dtype=np.float32)
+        self.machine.upload(self.scales, values)
+
+    def write(self, images: np.ndarray, ids: list[int], noise: np.ndarray) -> None:
+        """Inputs of the next run: images [V,S,S,3] uint8 or float32, token ids, noise [H, action_dim] float32."""
+        up, b, dims = self.machine.upload, self.buffers, self.dims
+        padded = np.zeros(dims.prompt_capacity, dtype=np.int32)
+        padded[: len(ids)] = ids
+        up(b[self.model.IMAGES[image_code(images)]], images)
+        up(b["ids"], padded)
+        up(b["prefix_len"], np.array([dims.image_tokens + len(ids)], dtype=np.int32))
+        up(b["actions"], noise)
+
+    def emit(self, variant: Variant, ops: Any, attn: Any, stream: int) -> None:
+        """Issue the calls of a variant: recorded while a graph is captured, executed otherwise."""
+        b = self.bufs[F32 if variant == Variant.FULL_F32 else U8]
+        args = (b, self.weights, self.dims, self.sites, self.plan)
+        if variant != Variant.CACHED:
+            self.pipeline.encode(ops, *args, attn=attn, stream=stream)
+        self.pipeline.denoise(ops, *args, attn=attn, stream=stream)
+
+    def capture(self) -> None:
+        for variant in Variant:
+            self.graph.capture(variant, lambda stream, v=variant: self.emit(v, self.machine.ops, self.attn, stream))
+
+    def replay(self, variant: Variant) -> np.ndarray:
+        """Run a captured variant; the normalised actions, float32 [H, action_dim]."""
+        rc = self.graph.replay(variant, self.machine.stream)
+        if rc:
+            raise DeviceError(f"replay of {variant.name}", expected="a captured variant (rc 0)", found=f"rc {rc}")
+        self.machine.sync()
+        return self.output()
+
+    def run_measured(self, variant: Variant, measure: Callable[[Any, int, int, DType, int], None]) -> None:
+        """Run eagerly with one more op behind each quantised site's producer (ops/measure.py)."""
+        ops = MeasuringOps(self.machine.ops, measure)
+        self.emit(variant, ops, self.machine.with_ops(self.attn, ops), self.machine.stream)
+        self.machine.sync()
+
+    def output(self) -> np.ndarray:
+        return self.machine.download(self.buffers["actions"], F32, (self.dims.horizon, self.dims.action_dim))
+
+    def valid_prefix(self) -> int:
+        return int(self.machine.download(self.buffers["prefix_len"], I32, (1,))[0])
+
+
+def image_code(images: np.ndarray) -> DType:
+    return U8 if images.dtype == np.uint8 else F32
+
+
+def full_variant(images: np.ndarray) -> Variant:
+    return Variant.FULL_U8 if images.dtype == np.uint8 else Variant.FULL_F32

@@ -1,0 +1,57 @@
+"""The host as a machine: its memory, its ops, its attention, its streams. A frontend sees hardware only through this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...runtime.exec import Ctx
+from ...types import DType
+from ..backend import AttentionSpec
+from .attn_backend import HostAttentionBackend
+from .ops import HostOps
+
+
+class HostMachine:
+    """CPU memory and PyTorch ops. `arch` names it in caches and reports; `torch_device` is where weights are loaded."""
+
+    arch = "host"
+    torch_device = "cpu"
+
+    def __init__(self) -> None:
+        self.ctx = Ctx()
+        self.ops = HostOps(self.ctx)
+        self.stream = 0
+
+    def attention(self, spec: AttentionSpec, slots: dict[str, dict[str, Any]]) -> HostAttentionBackend:
+        return HostAttentionBackend(spec, self.ops, slots)
+
+    def with_ops(self, attn: HostAttentionBackend, ops: Any) -> HostAttentionBackend:
+        """The same slots run through other ops (calibration wraps them)."""
+        return HostAttentionBackend(attn.spec, ops, attn.slots)
+
+    def upload(self, buffer: Any, data: np.ndarray) -> None:
+        """Copy an array into a buffer of the same size in bytes."""
+        raw = np.ascontiguousarray(data)
+        buffer.array(np.uint8, (raw.nbytes,))[:] = raw.reshape(-1).view(np.uint8)
+
+    def download(self, buffer: Any, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
+        """A copy of a buffer's content; fp32 and int32 only."""
+        return buffer.array({DType.F32: np.float32, DType.I32: np.int32}[dtype], shape).copy()
+
+    def ptr(self, tensor: torch.Tensor) -> int:
+        """Address of a contiguous CPU tensor."""
+        assert tensor.is_contiguous() and tensor.device.type == "cpu"
+        return tensor.data_ptr()
+
+    def numpy(self, tensor: torch.Tensor) -> np.ndarray:
+        return tensor.float().numpy()
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """The array as a tensor in this machine's memory."""
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+    def sync(self) -> None:
+        """Host streams run in order at the call."""

@@ -1,0 +1,42 @@
+"""A Pi0.5 program on the host straight from a state dict: no files, no tokenizer, no statistics."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from flashrt_core.executors.torch_weights import DictSource
+from flashrt_core.frontends.program import Program
+from flashrt_core.frontends.torch._pi05_spec import build_spec
+from flashrt_core.frontends.torch.loading import load_tensors
+from flashrt_core.hardware.host.machine import HostMachine
+from flashrt_core.models.pi05 import model, pipeline_host
+
+
+def host_program(state: dict[str, torch.Tensor], dims, plan=pipeline_host.PLAN_WIDE) -> Program:
+    machine = HostMachine()
+    program = Program("test", machine, model, pipeline_host, dims, plan)
+    spec = build_spec(dims, plan, model.embedding_key(DictSource(state)))
+    program.tensors, program.weight_scales = load_tensors(DictSource(state), spec, model, dims, machine)
+    program.weights = model.weights_at(program.tensors, dims, plan, machine.ptr, machine.ptr(program.tensors.styles))
+    return program
+
+
+def random_inputs(dims, seed: int, prompt_len: int) -> SimpleNamespace:
+    rng = np.random.default_rng(seed)
+    side = dims.vision.image_size
+    return SimpleNamespace(
+        images=rng.integers(0, 256, (dims.num_views, side, side, 3), dtype=np.uint8),
+        ids=rng.integers(0, dims.vocab_size, prompt_len).tolist(),
+        noise=rng.standard_normal((dims.horizon, dims.action_dim), dtype=np.float32),
+    )
+
+
+def as_float_images(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images.astype(np.float64) / 255 * 2 - 1).float()
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
