@@ -104,9 +104,12 @@ def _tensor(where: str, key: str, entry: object) -> TensorInfo:
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
         raise CheckpointError(f"{where}: data_offsets", expected="two integers >= 0", found=repr(offsets)[:80])
     begin, end = offsets
-    count = 1
+    span = 1
     for n in shape:
-        count *= n
+        span *= n or 1
+    if span >= 1 << 60:  # an empty tensor may claim [0, 2^62]; no array can have that shape
+        raise CheckpointError(f"{where}: shape", expected="fewer than 2^60 elements", found=repr(shape)[:80])
+    count = 0 if 0 in shape else span
     if end - begin != count * item:
         raise CheckpointError(
             where, expected=f"{count * item} bytes for {dtype} {shape}", found=f"data_offsets {offsets}"

@@ -54,8 +54,8 @@ def load_tokenizer(
 
     Order: `path`; in the folder `paligemma_tokenizer.model`, `tokenizer.model`, the same two in `assets/`; then
     `~/.cache/openpi/big_vision/` and `~/.cache/flashrt/paligemma_tokenizer.model`. The first that exists is used or
-    refused. Every piece must have an embedding row (pieces <= rows). The caches hold PaliGemma's tokenizer, which the full
-    model was trained with: 257,152 rows need 256,000 pieces or more, and a smaller model never looks in the caches.
+    refused. Every piece must have an embedding row (pieces <= rows). The caches hold PaliGemma's tokenizer, which the
+    full model was trained with: 257,152 rows need 256,000 pieces or more, and a smaller model never looks there.
     home: the user's home directory, for tests. Raises CheckpointNotFound with where it looked and what to fetch.
     """
     folder = Path(checkpoint_dir)

@@ -73,10 +73,13 @@ class FileSource:
         return file.info(stored)
 
     def get(self, key: str) -> torch.Tensor:
-        """The tensor in its stored dtype on `device`. CheckpointError with the nearest name when it is missing."""
+        """The tensor in its stored dtype on `device`, in memory of its own: nothing depends on the file afterwards.
+
+        CheckpointError with the nearest name when it is missing.
+        """
         file, stored = self._find(key)
         tensor = file.torch(stored)
-        return tensor if self.device == "cpu" else tensor.to(self.device)
+        return tensor.clone() if self.device == "cpu" else tensor.to(self.device)
 
     def numpy(self, key: str) -> np.ndarray:
         """The same as an array (BF16 and FP8 widened to float32)."""
