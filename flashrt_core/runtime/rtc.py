@@ -2,22 +2,25 @@
 
 Ticks are counted, not timed: tick k is the k-th call of `next_action` since the last reset. A chunk asked for at tick
 k has its row i for tick k + i, so at tick m it is served from row m - k, the number of ticks executed since its
-observation. Nothing in a tick waits, except where its docstring says so, and no lock is held while waiting.
+observation. Nothing in a tick waits, except where its docstring says so, and no lock is held while waiting. Which
+command a tick gets is `playback.py`; here are the requests: when to ask, what came back, what went wrong.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import ConfigError, FlashRTError
+from ..errors import FlashRTError
 from .adapter import ActionChunkAdapter, CallablePolicyAdapter, copy_observation
-from .chunk import SPLICES, ChunkError, Join, align, check_chunk, disagreement, hold_action, rest_tail
+from .chunk import ChunkError, check_chunk
 from .clock import NS, Clock, SteadyClock, to_ns
 from .executor import Executor, Job, ThreadExecutor
+from .playback import Playback
 from .rtc_config import RTCConfig
 from .rtc_stats import RTCStats, RunnerEvent
 
@@ -25,7 +28,6 @@ __all__ = [
     "ActionChunkAdapter", "AsyncChunkRunner", "CallablePolicyAdapter", "RTCConfig", "RTCStats", "RunnerClosed",
     "RunnerEvent",
 ]  # fmt: skip
-
 
 UNLIMITED_AGE_S = 1e6
 
@@ -45,15 +47,6 @@ class _Request:
     blocked_ns: int  # the runner's total of waits when it was sent
     held: int  # the runner's total of held ticks when it was sent
     given_up: bool = False  # a wait for it ran into block_timeout_s: do not wait again
-
-
-@dataclass
-class _Chunk:
-    """The chunk being served: row i is for tick `tick + i`. raw: as the policy gave it; rows: after splicing."""
-
-    tick: int
-    raw: np.ndarray
-    rows: np.ndarray
 
 
 class AsyncChunkRunner:
@@ -112,7 +105,7 @@ class AsyncChunkRunner:
     @property
     def holding(self) -> bool:
         """True when the last command served was a hold."""
-        return self._hold_row >= 0
+        return self._play.held_in_row > 0
 
     @property
     def wants_observation(self) -> bool:
@@ -173,7 +166,7 @@ class AsyncChunkRunner:
             self._wait(request)
         with self._lock:
             self._prepared, self._tick_ns = False, None  # the loop may start any time later
-            return self._chunk is not None
+            return self._play.index() is not None
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Give up the request under way and end the worker thread, waiting at most `timeout_s`. May be called twice."""
@@ -201,33 +194,21 @@ class AsyncChunkRunner:
 
     def _begin(self, anchor: np.ndarray | None) -> None:
         """State of a new epoch."""
+        play = Playback(self.config, anchor)  # first: a bad anchor changes nothing
         old, self._pending = self._pending, None
         self._epoch += 1
+        self._play = play
         self._stats = RTCStats()
         self._events.clear()
-        self._tick = 0
         self._prepared = self._want = self._missed = self._stopped = False
-        self._chunk: _Chunk | None = None
-        self._started = False
-        self._dims: int | None = None
-        self._history: deque[_Chunk] = deque(maxlen=max(1, self.config.max_chunks - 1))
-        self._last: np.ndarray | None = None
-        self._previous: np.ndarray | None = None
-        self._tail: np.ndarray | None = None
-        self._hold_row = -1  # row of the tail served last, -1 when not holding
-        self._held_in_row = self._errors_in_row = self._rejects_in_row = 0
+        self._errors_in_row = self._rejects_in_row = 0
         self._retry_ns: int | None = None
         self._latencies: deque[float] = deque(maxlen=3)
         self._tick_ns: int | None = None
         self._blocked_ns = 0
         self._last_error: BaseException | None = None
         if old is not None:
-            old.job.cancel()
-            self._discarded(old, "reset")
-        if anchor is not None:
-            rows = check_chunk(np.asarray(anchor)[None])
-            self.config.spec.check_dims(rows.shape[1])
-            self._last, self._dims = hold_action(rows[0], self.config.spec), rows.shape[1]
+            self._discard(old, "reset")
 
     def _prepare(self) -> None:
         """First half of a tick, done once per tick: time, finished work, decision to ask."""
@@ -257,28 +238,21 @@ class AsyncChunkRunner:
         self._event(kind, reason=reason)
         request, self._pending = self._pending, None
         if request is not None:
-            request.job.cancel()
-            self._discarded(request, reason)
-        self._chunk = None
-        self._history.clear()
+            self._discard(request, reason)
         self._retry_ns = None
-        if self._last is not None:
-            self._last, self._previous = hold_action(self._last, self.config.spec), None
-            self._tail = self._last[None]
+        self._play.freeze()
 
     def _needs_chunk(self, now: int) -> bool:
-        if self._stopped or self._pending is not None:
+        if self._stopped or self._pending is not None or (self._retry_ns is not None and now < self._retry_ns):
             return False
-        if self._retry_ns is not None and now < self._retry_ns:
-            return False
-        chunk = self._chunk
-        if chunk is None:
+        at = self._play.index()
+        if at is None:
             return True
-        rows = len(chunk.rows)
+        index, rows = at
         start = self.config.start_row(rows)
         if self.config.request_early:
-            start = min(start, rows - 1 - int(np.ceil(self._stats.latency_estimate_s / self.config.period_s - 1e-6)))
-        return self._tick - chunk.tick >= start
+            start = min(start, rows - 1 - math.ceil(self._stats.latency_estimate_s / self.config.period_s - 1e-6))
+        return index >= start
 
     def _submit_if_wanted(self, obs: object, obs_age_s: float) -> None:
         if not self._want:
@@ -300,19 +274,19 @@ class AsyncChunkRunner:
             return
         self._stats.chunks_started += 1
         held = self._stats.held_actions
-        self._pending = _Request(job, self._tick, now, now - to_ns(obs_age_s), self._blocked_ns, held)
+        self._pending = _Request(job, self._play.tick, now, now - to_ns(obs_age_s), self._blocked_ns, held)
 
     def _request_to_wait_for(self, block_if_empty: bool) -> _Request | None:
-        if self._pending is None or self._pending.given_up or self._has_row():
+        if self._pending is None or self._pending.given_up or self._play.index():
             return None
-        if not self._started:
+        if not self._play.started:
             return self._pending if block_if_empty else None
         return self._pending if self.config.miss_policy == "block" else None
 
     def _wait(self, request: _Request) -> None:
         """Wait without the lock, then take the result if nobody reset the runner meanwhile."""
         with self._lock:
-            if self._started:
+            if self._play.started:
                 self._count_miss()
         before = self._clock.now_ns()
         done = request.job.wait(self.config.block_timeout_s)
@@ -326,7 +300,7 @@ class AsyncChunkRunner:
                 request.given_up = True
                 self._event("timeout", request, reason=f"no chunk within {self.config.block_timeout_s} s")
             self._collect()
-            self._want = self._needs_chunk(now) and not self._has_row() and self.config.miss_policy == "block"
+            self._want = self.config.miss_policy == "block" and not self._play.index() and self._needs_chunk(now)
 
     # ---- results ----------------------------------------------------------------------------------------------------
 
@@ -348,70 +322,39 @@ class AsyncChunkRunner:
         self._stats.max_latency_s = max(self._stats.max_latency_s, latency)
         self._stats.latency_estimate_s = max(self._latencies)
         self._errors_in_row, self._retry_ns = 0, None
-        error = error or self._misfit(request.job.value)
+        error = error or self._play.misfit(request.job.value)
         if error is not None:
             self._rejected(error, request, latency)
             return
         self._activate(request.job.value[: self.config.action_horizon], request, now, latency)
 
-    def _misfit(self, rows: np.ndarray) -> FlashRTError | None:
-        """What is wrong with the number of dimensions, if anything."""
-        try:
-            self.config.spec.check_dims(rows.shape[1])
-        except ConfigError as error:
-            return error
-        if self._dims not in (None, rows.shape[1]):
-            return ChunkError("action chunk", expected=f"[horizon, {self._dims}]", found=rows.shape)
-        return None
-
     def _activate(self, raw: np.ndarray, request: _Request, now: int, latency: float) -> None:
         """Let a good chunk take over at the row that belongs to this tick."""
-        config, spec = self.config, self.config.spec
+        config, play = self.config, self._play
         idle = 0 if config.held_ticks_advance else self._stats.held_actions - request.held
-        executed = self._tick - request.tick - idle
+        executed = play.tick - request.tick - idle
         age = (now - request.obs_ns) / NS
-        new = align(raw, executed)
-        if not len(new) or (config.max_obs_age_s is not None and age > config.max_obs_age_s):
+        if executed >= len(raw) or (config.max_obs_age_s is not None and age > config.max_obs_age_s):
             self._missed = False
             self._stats.expired_chunks += 1
             self._event("expire", request, executed=executed, latency_s=latency, obs_age_s=age)
             return
-        current = self._chunk if self._has_row() else None
-        gap = disagreement(align(current.rows, self._tick - current.tick), new, spec) if current else None
+        gap = play.disagreement(raw, executed)
         if gap is not None and config.max_disagreement is not None and gap > config.max_disagreement:
             rule = f"<= {config.max_disagreement}"
             self._rejected(ChunkError("disagreement at the switch", expected=rule, found=gap), request, latency)
             return
-        self._rejects_in_row, self._missed = 0, False
-        chunk = _Chunk(self._tick - executed, raw, raw)
-        old, overlap = self._ahead(current)
-        fades = config.splice_name in ("linear", "quintic")
-        blend = (config.blend_steps or overlap or spec.rest_ticks) if fades else 0
-        history = [(chunk.tick - c.tick, align(c.raw, self._tick - c.tick)) for c in self._history]
-        last = None if self._last is None else np.stack([x for x in (self._previous, self._last) if x is not None])
-        join = Join(blend, spec, last, [h for h in history if h[0] > 0], config.fusion_decay, config.max_chunks)
-        rows = SPLICES[config.splice_name](old, new, join)
-        chunk.rows = np.concatenate([raw[:executed], rows])
         waited = self._blocked_ns - request.blocked_ns
         elapsed = round((now - request.sent_ns - waited) / self._period_ns) - idle
+        kind, resumed = "switch" if play.started else "start", play.started and not play.index()
+        blend = play.take(raw, executed)
+        self._rejects_in_row, self._missed = 0, False
         self._stats.index_mismatches += executed != elapsed
+        self._stats.swaps += kind == "switch"
         self._event(
-            "switch" if self._started else "start", request, executed=executed, elapsed_ticks=elapsed, disagreement=gap,
-            latency_s=latency, obs_age_s=age, blend=min(blend, len(new)), resumed=self._started and current is None,
+            kind, request, executed=executed, elapsed_ticks=elapsed, disagreement=gap, latency_s=latency, obs_age_s=age,
+            blend=blend, resumed=resumed,
         )  # fmt: skip
-        self._stats.swaps += self._started
-        self._started, self._dims = True, raw.shape[1]
-        self._chunk = chunk
-        self._history.appendleft(chunk)
-
-    def _ahead(self, current: _Chunk | None) -> tuple[np.ndarray, int]:
-        """What would be served from now on without a new chunk [M, A], and how many rows of it are the policy's."""
-        if current is not None:
-            rows = align(current.rows, self._tick - current.tick)
-            return rows, len(rows)
-        if self._tail is not None and self._hold_row >= 0:
-            return self._tail[self._hold_row + 1 :], 0
-        return np.zeros((0, 0 if self._last is None else len(self._last))), 0
 
     def _failed(self, error: BaseException, now: int, request: _Request | None = None) -> None:
         """The policy raised: remember it, ask again later; the current chunk goes on."""
@@ -428,53 +371,36 @@ class AsyncChunkRunner:
         self._rejects_in_row += 1
         self._event("reject", request, latency_s=latency, reason=str(error))
         if self._rejects_in_row >= self.config.hold_after_rejects:
-            self._chunk = None
+            self._play.drop()
         if self._rejects_in_row >= self.config.stop_after_rejects:
             self._stop(f"{self._rejects_in_row} unusable chunks in a row")
 
     def _stop(self, reason: str) -> None:
         if not self._stopped:
             self._stopped = True
-            self._chunk = None
+            self._play.drop()
             self._event("stop", reason=reason)
 
     # ---- serving ----------------------------------------------------------------------------------------------------
 
-    def _has_row(self) -> bool:
-        return self._chunk is not None and self._tick - self._chunk.tick < len(self._chunk.rows)
-
     def _serve(self) -> np.ndarray | None:
-        """Second half of a tick: this tick's row, or the way to rest."""
-        if self._has_row():
-            action = self._chunk.rows[self._tick - self._chunk.tick]
-            self._tail, self._hold_row, self._held_in_row = None, -1, 0
-        else:
-            self._chunk = None
-            action = self._hold()
+        """Second half of a tick: its command, counted."""
+        play, tick = self._play, self._play.tick
         self._prepared = False
-        self._tick += 1
+        action = play.step()
         if action is None:
             self._stats.empty_ticks += 1
             return None
         self._stats.actions_served += 1
-        self._previous, self._last = self._last, action.copy()
-        return action.copy()
-
-    def _hold(self) -> np.ndarray | None:
-        if self._last is None:
-            return None
-        if self._started:
-            self._count_miss()
-        if self._hold_row < 0:
-            self._event("hold")
-        if self._tail is None:
-            self._tail = rest_tail(self._last, self._previous, self.config.spec)
-        self._hold_row = min(self._hold_row + 1, len(self._tail) - 1)
-        self._stats.held_actions += 1
-        self._held_in_row += 1
-        if self.config.max_held is not None and self._held_in_row >= self.config.max_held:
-            self._stop(f"{self._held_in_row} ticks held")
-        return self._tail[self._hold_row]
+        if play.held_in_row:
+            self._stats.held_actions += 1
+            if play.started:
+                self._count_miss()
+            if play.held_in_row == 1:
+                self._event("hold", tick=tick)
+            if self.config.max_held is not None and play.held_in_row >= self.config.max_held:
+                self._stop(f"{play.held_in_row} ticks held")
+        return action
 
     def _count_miss(self) -> None:
         """Once per late chunk: the flag is cleared when one takes over or comes past its last row."""
@@ -483,10 +409,13 @@ class AsyncChunkRunner:
 
     # ---- records ----------------------------------------------------------------------------------------------------
 
-    def _discarded(self, request: _Request, reason: str) -> None:
+    def _discard(self, request: _Request, reason: str) -> None:
+        """Give up a request: it is not run if it has not started, and its result is nobody's."""
+        request.job.cancel()
         self._stats.discarded_chunks += 1
         self._event("discard", request, reason=reason)
 
-    def _event(self, kind: str, request: _Request | None = None, **fields: object) -> None:
-        tick = None if request is None else request.tick
-        self._events.append(RunnerEvent(kind, self._tick, self._epoch, request_tick=tick, **fields))
+    def _event(self, kind: str, request: _Request | None = None, *, tick: int | None = None, **fields: object) -> None:
+        tick = self._play.tick if tick is None else tick
+        asked = None if request is None else request.tick
+        self._events.append(RunnerEvent(kind, tick, self._epoch, request_tick=asked, **fields))
