@@ -1,0 +1,7 @@
+"""The subcommands of `flashrt`: each module has HELP, add_arguments(parser) and run(args) -> exit code."""
+
+from __future__ import annotations
+
+from . import calibrate, demo, doctor, inspect, predict
+
+COMMANDS = {"demo": demo, "predict": predict, "inspect": inspect, "calibrate": calibrate, "doctor": doctor}

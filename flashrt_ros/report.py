@@ -1,0 +1,184 @@
+"""`report.html`: one self-contained page that shows a run of episodes at a glance."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from .charts import bars, histogram, lines
+from .closed_loop import GRIPPER_DIM, Episode
+from .report_style import STYLE
+from .summary import CONTROL_HZ, STEP_M
+
+FILM_INLINE_BYTES = 3_000_000  # a larger film stays a file beside the page
+# Metric -> (what it says, unit, goal as text, is it met). FAULTS.md, continuity at chunk boundaries.
+BOUNDARY_ROWS = (
+    ("cb1_ratio", "CB1", "P99 acceleration at chunk boundaries / elsewhere, worst axis", "", "<= 2", lambda v: v <= 2),
+    ("cb1_ratio_median", "", "the same, median axis", "", "", None),
+    ("cb2_violations", "CB2", "samples over one full action per tick", "", "0", lambda v: v == 0),
+    ("cb3_step_over", "CB3", "largest step at a switch beyond the speed limit", "m", "<= 0", lambda v: v <= 1e-9),
+    ("cb4_mean", "CB4", "disagreement of new and running chunk, mean", "m", "", None),
+    ("cb4_max", "", "the same, largest", "m", "", None),
+    ("cb5_jerk", "CB5", "largest jerk of the commanded path", "m/s³", "", None),
+    ("cb6_index_law", "CB6", "switches at the row of the elapsed ticks", "", "1", lambda v: v == 1),
+)
+
+
+def write_report(
+    path: Path, result: dict[str, object], episodes: Sequence[Episode], *, film: Path | None = None, command: str = ""
+) -> None:
+    """Write the page. result: of `summary.summarise`. film: a GIF to show. command: the line that repeats the run."""
+    path.write_text(page(result, episodes, film=film, command=command), encoding="utf-8")
+
+
+def page(result: dict[str, object], episodes: Sequence[Episode], *, film: Path | None = None, command: str = "") -> str:
+    """The page's HTML: no script, no link to anything outside the file."""
+    parts = [_head(result), _cards(result)]
+    shown = _card("The first episodes", _film(film)) if film is not None and film.exists() else ""
+    rows = [(name, r["successes"], r["episodes"]) for name, r in result["by_prompt"].items()]
+    by_prompt = _card("Success by prompt", bars(rows, "success by prompt"))
+    latency = _card("Model latency", _latency(result, episodes))
+    strip = _card("Episodes", f'<div class="strip">{"".join(_episode(e) for e in episodes)}</div>')
+    parts.append(f'<div class="grid"><div class="stack">{by_prompt}{latency}</div>{shown}</div>')
+    parts.append(f'<div class="grid wide">{strip}</div><div class="grid">')
+    example = next((e for e in episodes if len(e.commands)), None)
+    if example is not None:
+        parts += _commands(example)
+    parts.append(f'</div><div class="grid">{_card("Chunk boundaries", _boundary_table(result["boundary"]))}')
+    parts.append(f"{_card('Run it again', _again(result, command))}</div>")
+    title = f"FlashRT demo: {result['successes']}/{result['episodes']}"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def _card(title: str, body: str) -> str:
+    return f'<section class="card"><h2>{escape(title)}</h2>{body}</section>'
+
+
+def _head(r: dict[str, object]) -> str:
+    pace = "wall clock" if r["realtime"] else f"simulated time, {r['latency_ms']:g} ms added latency"
+    emulated = " (emulated)" if r["precision"] == "fp8" else ""
+    facts = [
+        f"Pi0.5, {r['checkpoint']} checkpoint", f"{r['precision']}{emulated} on {r['hardware']}",
+        f"splice {r['splice']}", f"new chunk every {r['replan_ticks']} ticks", pace, f"{r['renderer']} renderer",
+        f"seeds {r['seed']}+", f"version {r['version']}",
+    ]  # fmt: skip
+    return (
+        "<h1>A trained policy on the tabletop task</h1>"
+        '<p class="soft">Two camera images, an 8-d state and a sentence go in; 7-d actions at 20 Hz come out, until '
+        f'the task is done or 120 steps have passed.</p><p class="small soft">{escape(" · ".join(facts))}<br>'
+        f"{escape(' · '.join(str(v) for v in r['machine'].values()))}</p>"
+    )
+
+
+def _cards(r: dict[str, object]) -> str:
+    low, high = r["success_wilson95"]
+    rate = r["success_rate"]
+    ms, late = r["model_latency_ms"], r["tick_late_ms"]
+    cards = [
+        ("Success", "-" if rate is None else f"{100 * rate:.0f} %",
+         f"{r['successes']} of {r['episodes']} episodes; 95 % interval {100 * low:.0f}-{100 * high:.0f} %"
+         + (f"; {r['errors']} with errors left out" if r["errors"] else "")),
+        ("Model latency P50", _ms(ms["p50"]), f"P95 {_ms(ms['p95'])}, P99 {_ms(ms['p99'])}, {r['threads']} thread"
+         + ("s" if r["threads"] != 1 else "")),
+        ("Tick misses", str(r["tick_misses"]), f"of {r['ticks']} control ticks without a planned action"),
+        ("Boundary ratio (CB1)", _number(r["boundary"]["cb1_ratio"]), "acceleration at chunk boundaries / elsewhere"),
+    ]  # fmt: skip
+    if late["p50"] is not None:
+        cards.append(("Tick lateness P50", _ms(late["p50"]), f"P95 {_ms(late['p95'])}, P99 {_ms(late['p99'])}"))
+    return '<div class="cards">' + "".join(
+        f'<div class="card"><div class="name">{escape(n)}</div><b class="big">{escape(v)}</b>'
+        f'<div class="small soft">{escape(t)}</div></div>' for n, v, t in cards
+    ) + "</div>"  # fmt: skip
+
+
+def _ms(v: float | None) -> str:
+    return "-" if v is None else f"{v:.1f} ms"
+
+
+def _number(v: float | int | None) -> str:
+    return "-" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v)
+
+
+def _picture(array: np.ndarray, alt: str) -> str:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "JPEG", quality=82)
+    height, width = array.shape[:2]
+    source = _data("jpeg", out.getvalue())
+    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="{source}">'
+
+
+def _data(kind: str, raw: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode('ascii')}"
+
+
+def _film(film: Path) -> str:
+    if film.stat().st_size > FILM_INLINE_BYTES:
+        return f'<p class="small soft">See {escape(film.name)} beside this file.</p>'
+    return f'<img class="film" alt="the first episodes" src="{_data("gif", film.read_bytes())}">'
+
+
+def _episode(e: Episode) -> str:
+    pics = "".join(_picture(e.shots[k], f"{k} moment of seed {e.seed}") for k in ("first", "last") if k in e.shots)
+    tag, kind = ("done", "ok") if e.success else ("error" if e.error else "not done", "no")
+    note = f"<br>{escape(e.error)}" if e.error else ""
+    shown = f'<div class="pics">{pics}</div>' if pics else ""
+    words = f'<span class="tag {kind}">{tag}</span> <span class="soft">{e.steps} steps, seed {e.seed}{note}</span>'
+    return f'<div class="ep">{shown}<div class="words">{escape(e.prompt)}<br>{words}</div></div>'
+
+
+def _latency(r: dict[str, object], episodes: Sequence[Episode]) -> str:
+    values = [x for e in episodes if e.error is None for x in e.model_ms]
+    marks = {k.upper(): v for k, v in r["model_latency_ms"].items() if v is not None}
+    return (
+        histogram(values, marks, "ms per policy call", "model latency histogram")
+        + f'<p class="small soft">{len(values)} calls, wall time, {r["threads"]} thread(s).</p>'
+    )
+
+
+def _boundary_table(values: dict[str, float | int | None]) -> str:
+    rows = []
+    for key, name, words, unit, goal, good in BOUNDARY_ROWS:
+        v = values[key]
+        kind = "" if good is None or v is None else "ok" if good(v) else "no"
+        value = _number(v) if v is None else f"{_number(v)} {unit}"
+        rows.append(
+            f'<tr><td class="soft">{name}</td><td>{escape(words)}</td>'
+            f'<td class="n {kind}">{value}</td><td class="n soft">{escape(goal)}</td></tr>'
+        )
+    head = f"<tr><th></th><th>{values['switches']} switches</th><th></th><th>goal</th></tr>"
+    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _commands(e: Episode) -> list[str]:
+    """Two charts of one episode: the commanded path with the gripper's moments, and the commands themselves."""
+    path = np.cumsum(e.commands[:, :3] * STEP_M * 100, axis=0)
+    close = np.flatnonzero(np.diff((e.commands[:, GRIPPER_DIM] > 0).astype(int)) != 0)
+    word = f"Dotted lines: a new chunk takes over. Episode of seed {e.seed}: “{escape(e.prompt)}”."
+    grips = ", ".join(f"{(k + 1) / CONTROL_HZ:.2f} s" for k in close)
+    grip = f" The gripper changes at {grips}." if grips else ""
+    titles = ("Commanded path of one episode", "Commands of the same episode")
+    named = dict(zip("xyz", path.T, strict=True)), dict(zip("xyz", e.commands[:, :3].T, strict=True))
+    charts = [
+        lines(s, e.switch_ticks, 1 / CONTROL_HZ, unit, title)
+        for s, unit, title in zip(named, ("cm", "action, 1 = 2 cm a tick"), titles, strict=True)
+    ]
+    notes = (word + grip, "What the runner sent each tick, after splicing.")
+    return [_card(t, c + f'<p class="small soft">{n}</p>') for t, c, n in zip(titles, charts, notes, strict=True)]
+
+
+def _again(r: dict[str, object], command: str) -> str:
+    line = f"<pre>{escape(command)}</pre>" if command else ""
+    note = "The same seed gives the same episodes on the same machine; all figures of this page are in result.json."
+    return f'{line}<p class="small soft" style="margin:8px 0 0">{note}</p>'
