@@ -140,6 +140,11 @@ class VLAModel:
         return self._framework
 
     @property
+    def hardware(self) -> str:
+        """Arch string of the machine that the frontend runs on."""
+        return self._pipe.machine.arch
+
+    @property
     def prompt(self) -> str | None:
         """The prompt that the next `predict` without one uses."""
         return self._prompt
@@ -177,7 +182,7 @@ class VLAModel:
         "wrist_image_right" (and possibly "state"). prompt: needed on the first call, then kept. state: raw, as the
         robot reports it; the checkpoint's statistics normalise it. An explicit `state` goes into the prompt; the
         observation keeps its own if it has one. seed or noise [horizon, action_dim] fix the result bit for bit.
-        ObservationError (a ValueError) names what is wrong with the input; nothing is changed by a refused call.
+        ObservationError (a ValueError) names what is wrong with the input; the model stays usable.
         """
         observation = _observation(images, state)
         if prompt is None and self._prompt is None:
@@ -217,8 +222,6 @@ class VLAModel:
     def recalibrate(self) -> None:
         """Forget the calibration, also the cached one; the next `predict` measures again and needs no other call."""
         self._pipe.clear_calibration()
-        prompt, self._state = self._prompt, None
-        self._prompt = prompt
 
     def warm_state_prompt_buckets(
         self, images: Sequence[Any] | Mapping[str, Any], prompt: str, states: Sequence[Any]

@@ -6,6 +6,7 @@ of calls and the plans of one hardware), MACHINE (the hardware), SPEC (weight sp
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..core.checkpoint import open_checkpoint
 from ..core.quant.calibrator import CalibrationResult, clear_calibration, load_calibration, save_calibration
 from ..core.quant.precision import ModelPrecisionSpec
 from ..core.tokenizer import load_tokenizer
-from ..core.utils.norm_stats import load_norm_stats, normalize
+from ..core.utils.norm_stats import NormStats, load_norm_stats, normalize
 from ..errors import ConfigError, NotBuilt, ObservationError
 from .calibrate import measure_scales
 from .observation import image_stack, noise_array, vector
@@ -64,6 +65,8 @@ class Frontend:
         self.cache_frames = 1 if cache_frames is None else cache_frames
         if self.cache_frames < 1:
             raise ConfigError("cache_frames", expected="an integer >= 1", found=cache_frames)
+        if autotune < 0:
+            raise ConfigError("autotune", expected="0 (off) or more", found=autotune)
         if state_prompt_mode not in ("exact", "fixed"):  # both are the fixed shape here: the valid length is data
             raise ConfigError("state_prompt_mode", expected="'exact' or 'fixed'", found=repr(state_prompt_mode))
         self._say("opening checkpoint")
@@ -185,7 +188,10 @@ class Frontend:
 
     def _cache_key(self) -> dict[str, Any]:
         d = self.dims
-        shape = f"views={d.num_views} steps={d.num_steps} pool={d.pool} layers={d.vision_layers} horizon={d.horizon}"
+        shape = (
+            f"views={d.num_views} steps={d.num_steps} pool={d.pool} layers={d.vision_layers} horizon={d.horizon} "
+            f"stats={_stats_digest(self.stats)} state_in_prompt={self.profile.state_in_prompt}"
+        )
         return dict(
             hardware=self.machine.arch, shape=shape, plan=repr(self.PIPELINE.PLAN_FP8),
             digest=self.checkpoint.digest(), cache_dir=self._calibration_dir,
@@ -277,3 +283,12 @@ class Frontend:
             self._frames, self._cached_for = 1, list(self._tokens)
             return full_variant(images)
         return Variant.CACHED
+
+
+def _stats_digest(stats: NormStats) -> str:
+    """The statistics decide which state tokens the model sees, so scales belong to them too."""
+    digest = hashlib.sha256()
+    for block in (stats.state, stats.actions):
+        for values in (block.mean, block.std, block.q01, block.q99):
+            digest.update(b"-" if values is None else np.asarray(values, dtype=np.float64).tobytes())
+    return digest.hexdigest()[:16]

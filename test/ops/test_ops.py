@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flashrt_core.errors import OpError
-from flashrt_core.hardware.host.ops import TORCH_DTYPE, HostOps
+from flashrt_core.hardware.host.ops import TORCH_DTYPE, HostOps, _f32_weight
 from flashrt_core.ops.table import OPS, Code, Dim, Op, Ptr, Real
 from flashrt_core.runtime.exec import Ctx
 from flashrt_core.types import E4M3, F32, I32, U8, DType
@@ -257,3 +257,9 @@ def test_bytes_moved_counts_each_operand_once() -> None:
     d = dict(M=2, N=8, K=16, epilogue=4, a_dtype=DType.BF16, res_dtype=DType.F32, out_dtype=DType.E4M3)
     assert OPS["gemm"].bytes_moved(d) == 2 * 16 * 2 + 8 * 16 * 2 + 8 * 4 + 2 * 8 * 4 + 2 * 8 + 4
     assert OPS["gemm"].flops(d) == 2 * 2 * 8 * 16
+
+
+def test_weight_decoding_equals_the_cast_for_every_finite_code() -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    finite = codes[(codes & 0x7F) != 0x7F].view(torch.float8_e4m3fn)
+    assert torch.equal(_f32_weight(finite), finite.float())

@@ -86,6 +86,15 @@ def _f32(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float32 else x.float()
 
 
+def _f32_weight(w: torch.Tensor) -> torch.Tensor:
+    """fp32 of a weight. E4M3 by its bits (ten times PyTorch's cast): sign, exponent and mantissa moved to where fp16 has
+    them give value * 2^-8. The two NaN codes would come out as +-480; weights have none, `Quant` refuses them."""
+    if w.dtype != torch.float8_e4m3fn:
+        return _f32(w)
+    bits = (w.view(torch.int8).to(torch.int16) << 7).bitwise_and_(-0x4080)  # 0xBF80: the sign was extended
+    return bits.view(torch.float16).float().mul_(256)
+
+
 def _writer(v: View, name: str = "out") -> Callable[[torch.Tensor], None]:
     """Rounds an fp32 tensor into the output; E4M3 saturates (PyTorch's cast would give NaN past 448)."""
     out = v.t(name)
@@ -149,7 +158,7 @@ def _gemm(v: View) -> Bound:
     a_scale, w_scale = (v.t("a_scale"), v.t("w_scale")) if quantised else (None, None)
 
     def product() -> torch.Tensor:
-        acc = torch.mm(_f32(a), _f32(w).t())
+        acc = torch.mm(_f32(a), _f32_weight(w).t())
         return acc.mul_(a_scale * w_scale) if quantised else acc
 
     def bias_run() -> None:  # the common fp32 case in one library call
