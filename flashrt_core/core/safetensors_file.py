@@ -37,7 +37,8 @@ class SafetensorsFile:
     """`keys()`, `info(key)`, `numpy(key)`, `torch(key)`, `raw(key)`, `metadata` of one file.
 
     The file is mapped copy-on-write: nothing is read until a tensor is used, and nothing written to a tensor reaches
-    the disk. The mapping lives as long as any tensor made from it. CheckpointError for a file that breaks the format.
+    the disk. The mapping lives as long as any tensor made from it; there is no `close`, because torch would not notice
+    it (`torch.frombuffer` keeps the buffer alive, but does not lock it). CheckpointError for a file that breaks the format.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -138,14 +139,6 @@ class SafetensorsFile:
             flat = flat.copy()
         flat.flags.writeable = False
         return flat
-
-    def close(self) -> None:
-        """Unmaps the file now if no tensor uses it; otherwise it goes with the last of them."""
-        if isinstance(self._buffer, mmap.mmap):
-            try:
-                self._buffer.close()
-            except BufferError:
-                pass
 
 
 def _map(fd: int) -> mmap.mmap:
