@@ -132,4 +132,4 @@ def amax(x: Array, out: Array, **_: object) -> Array:
 
 
 def count_saturated(x: Array, scale: Array, out: Array, **_: object) -> Array:
-    return (out + (np.abs(x) > 448.0 * scale).sum()).astype(np.float32)
+    return (out + (np.abs(x) > 464.0 * scale).sum()).astype(np.float32)

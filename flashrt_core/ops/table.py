@@ -361,7 +361,7 @@ _OPS = (
     ),
     Op(
         "count_saturated",
-        "out[0] += number of |x| > 448 * scale: how much a calibrated scale would clip.",
+        "out[0] += number of |x| > 464 * scale: the values that a scale clips (464 is the last that still rounds to 448).",
         (
             Ptr("x", "x_dtype", ("n",)),
             Ptr("scale", F32, (1,), align=4),

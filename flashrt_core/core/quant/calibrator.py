@@ -16,7 +16,7 @@ from .cache import clear_calibration, load_calibration, save_calibration
 from .e4m3 import MIN_SCALE, scale_from_amax
 from .precision import ModelPrecisionSpec, PrecisionSpec
 from .sampling import stratified_sample, stratified_sample_indices
-from .saturation import SaturationMeter, check_saturation
+from .saturation import check_saturation
 from .scales import (
     DEFAULT_PERCENTILE,
     FP8_SCALE_RATIO_WARN,
@@ -30,7 +30,6 @@ __all__ = [
     "Calibrator",
     "DEFAULT_PERCENTILE",
     "FP8_SCALE_RATIO_WARN",
-    "SaturationMeter",
     "accumulate_amax",
     "check_saturation",
     "check_scale_ceiling",

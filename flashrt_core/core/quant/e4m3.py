@@ -14,7 +14,6 @@ from ...errors import OpError
 
 E4M3_MAX = 448.0
 MIN_SCALE = 1e-12  # a tensor of zeros still gets a scale that can be divided by
-_FIRST_PAST_MAX = 464.0  # 448 + half a step: the largest magnitude that rounds to 448 without saturating
 _MIN_NORMAL = 2.0**-6
 _SUBNORMAL_STEP = 2.0**-9
 _MANTISSA_CUT = 20  # fp32 has 23 mantissa bits, E4M3 has 3
@@ -76,15 +75,6 @@ def quantize_e4m3(x: np.ndarray, scale: float | np.ndarray | None = None) -> tup
         scale = scale_from_amax(np.abs(x).max(initial=0.0))
     scale = _checked_scale("quantize_e4m3", x, scale)
     return encode_e4m3(_divide(x, scale)), scale
-
-
-def saturated_fraction(x: np.ndarray, scale: float | np.ndarray) -> float:
-    """Part of the elements of `x` (0..1) that the cast clips: |x / scale| > 464, which would round past 448."""
-    x = np.asarray(x, dtype=np.float32)
-    scale = _checked_scale("saturated_fraction", x, scale)
-    if x.size == 0:
-        return 0.0
-    return float(np.count_nonzero(np.abs(_divide(x, scale)) > _FIRST_PAST_MAX) / x.size)
 
 
 def _divide(x: np.ndarray, scale: np.ndarray | np.float32) -> np.ndarray:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-import numpy as np
-
-from ...errors import ConfigError, nearest
-from .e4m3 import saturated_fraction
+from ...errors import ConfigError
 
 SATURATION_LIMIT = 0.01
 
@@ -31,27 +27,3 @@ def check_saturation(fractions: Mapping[str, float], limit: float = SATURATION_L
             hint="Calibrate on more varied observations or with a higher percentile",
         )
 
-
-class SaturationMeter:
-    """Counts, per site, the values that a given set of scales would clip, over any number of samples."""
-
-    def __init__(self, scales: Mapping[str, float]):
-        self._scales = dict(scales)
-        self._clipped = dict.fromkeys(self._scales, 0)
-        self._seen = dict.fromkeys(self._scales, 0)
-
-    def observe(self, site: str, x: np.ndarray) -> None:
-        """Count the values of `x` (any shape) at `site`. ConfigError for a site without a scale."""
-        if site not in self._scales:
-            raise ConfigError(f"site {site!r}", found="no scale", hint=nearest(site, self._scales))
-        x = np.asarray(x)
-        self._clipped[site] += round(saturated_fraction(x, self._scales[site]) * x.size)
-        self._seen[site] += x.size
-
-    def fractions(self) -> dict[str, float]:
-        """Saturated fraction of each site; NaN for a site that was never observed."""
-        return {site: self._clipped[site] / n if n else math.nan for site, n in self._seen.items()}
-
-    def check(self, limit: float = SATURATION_LIMIT) -> None:
-        """check_saturation of what was counted."""
-        check_saturation(self.fractions(), limit)

@@ -15,7 +15,6 @@ from flashrt_core.core.quant.e4m3 import (
     encode_e4m3,
     quantize_e4m3,
     round_to_e4m3,
-    saturated_fraction,
     scale_from_amax,
 )
 from flashrt_core.errors import OpError
@@ -124,11 +123,3 @@ def test_bad_amax_is_named(bad):
 def test_decode_refuses_other_dtypes():
     with pytest.raises(OpError, match="uint8"):
         decode_e4m3(np.zeros(2, np.int32))
-
-
-def test_saturated_fraction_counts_clipped_elements_only():
-    x = np.array([0.0, 448.0, 464.0, 465.0, -1000.0], np.float32)
-    assert saturated_fraction(x, 1.0) == pytest.approx(2 / 5)
-    y = np.random.default_rng(1).standard_normal(1000).astype(np.float32)
-    assert saturated_fraction(y, scale_from_amax(np.abs(y).max())) == 0.0
-    assert saturated_fraction(np.zeros(0), 1.0) == 0.0
