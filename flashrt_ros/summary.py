@@ -103,8 +103,8 @@ def by_prompt(episodes: Sequence[Episode]) -> dict[str, dict[str, int]]:
 
 
 def _rounded(values: dict[str, float | int | None]) -> dict[str, float | int | None]:
-    """Six significant digits: what a reader can use, and no noise of the last bit."""
-    return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
+    """Six significant digits and nothing below 1e-9: what a reader can use, without the noise of the last bit."""
+    return {k: (float(f"{v:.6g}") if abs(v) > 1e-9 else 0.0) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def machine() -> dict[str, str]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from flashrt_core.errors import ConfigError, ObservationError
 
+from ._console import open_console
+
 HELP = """measure the FP8 activation scales of a checkpoint and cache them
 examples:
   flashrt calibrate --checkpoint DIR --observations frames.npz
@@ -31,8 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from flashrt_core import load_model
 
     from ..rollout import checkpoint_folder
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     model.calibrate(observations, percentile=args.percentile)
     spec = model.precision_spec
     count = len(spec.activation_specs) if spec is not None else 0
-    console = Console(highlight=False)
+    console = open_console()
     console.print(f"{count} activation scales from {len(observations)} observations, percentile {args.percentile:g}")
     console.print("cached for this checkpoint, hardware and shape; load_model(..., use_fp8=True) will use them")
     return 0

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from flashrt_core.errors import ConfigError
 
+from ._console import open_console
+
 HELP = """run the bundled policy in closed loop in the simulated tabletop task
 examples:
   flashrt demo                                        20 episodes, report in demo-out/
@@ -39,15 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from ..closed_loop import LoopSettings
     from ..demo import run_demo
     from ..rollout import Rollout, checkpoint_folder
     from ..view import open_view
 
     _check_demo_packages()
-    console = Console(highlight=False)
+    console = open_console()
     loop = LoopSettings(splice=args.splice, latency_ms=args.latency_ms, realtime=args.realtime)
     what = Rollout(
         checkpoint=args.checkpoint, precision=args.precision, renderer=args.renderer, threads=args.threads, loop=loop

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 
 from flashrt_core.errors import FlashRTError
 
+from ._console import open_console
+
 HELP = """show what this machine has and what is missing for each feature
 examples:
   flashrt doctor
@@ -41,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         for c in checks:
             mark = Text("ok", "green") if c.ok else Text("missing", "red" if c.needed else "yellow")
             table.add_row(c.feature, mark, Text(c.found), Text("" if c.ok else c.fix))
-        Console(highlight=False).print(table)
+        open_console().print(table)
     return 2 if any(c.needed and not c.ok for c in checks) else 0
 
 

@@ -6,6 +6,8 @@ import argparse
 import json
 from collections.abc import Iterator
 
+from ._console import open_console
+
 HELP = """show what is in a checkpoint and how it will be read
 examples:
   flashrt inspect path/to/checkpoint
@@ -23,8 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from flashrt_core.inspect import inspect_checkpoint
 
     from ..rollout import checkpoint_folder
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2, default=str))
     else:
-        console = Console(highlight=False)
+        console = open_console()
         console.print(_table(report))
         for problem in report["problems"]:
             console.print("problem: ", problem, style="red", markup=False, soft_wrap=True, sep="")

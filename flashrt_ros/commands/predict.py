@@ -10,6 +10,8 @@ import numpy as np
 
 from flashrt_core.errors import ObservationError
 
+from ._console import open_console
+
 HELP = """print the action chunk for camera images and a prompt
 examples:
   flashrt predict --checkpoint DIR --image agentview.png wrist.png --prompt "pick up the red block" \\
@@ -33,8 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from flashrt_core import load_model
 
     from ..rollout import check_precision, checkpoint_folder
@@ -47,15 +47,15 @@ def run(args: argparse.Namespace) -> int:
         use_fp8=args.precision == "fp8",
     )  # fmt: skip
     if args.resize:
-        from flashrt_core.models.pi05.profile import load_profile
+        from flashrt_core.inspect import inspect_checkpoint
 
-        side = load_profile(folder, args.profile).dims.vision.image_size
+        side = inspect_checkpoint(folder, args.profile, digest=False)["profile"]["dims"]["vision"]["image_size"]
         pictures = [resize_with_pad(p, side) for p in pictures]
     actions = model.predict(pictures, prompt=args.prompt, state=args.state, seed=args.seed)
     if args.json:
         print(json.dumps({"prompt": args.prompt, "seed": args.seed, "actions": actions.tolist()}))
     else:
-        Console(highlight=False).print(_table(actions))
+        open_console().print(_table(actions))
     return 0
 
 
