@@ -140,14 +140,16 @@ class SimulatedExecutor:
         if not callable(latency_s) and not latency_s >= 0:
             raise ConfigError("latency_s", expected=">= 0 seconds", found=latency_s)
         self._latency_s, self._clock = latency_s, clock
-        self._free_ns: int | None = None
+        self._free_ns = self._sent_ns = clock.now_ns()
         self._count = 0
 
     def submit(self, fn: Callable[[], object]) -> SimulatedJob:
         latency = self._latency_s(self._count) if callable(self._latency_s) else self._latency_s
         self._count += 1
         now = self._clock.now_ns()
-        start = now if self._free_ns is None else max(now, self._free_ns)
+        # After a jump back in time (a looping recording) nothing is left to wait for.
+        start = max(now, self._free_ns) if now >= self._sent_ns else now
+        self._sent_ns = now
         value, error = None, None
         try:
             value = fn()

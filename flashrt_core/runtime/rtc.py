@@ -125,8 +125,9 @@ class AsyncChunkRunner:
 
         obs: the newest observation; needed only when `wants_observation`, copied before the worker gets it.
         obs_age_s: how old it is.
-        block_if_empty: when the very first chunk is not there yet, wait for it (start of an episode, robot at rest);
-        else return the anchor given to `reset`, or None when there is none: nothing is known to command, send nothing.
+        block_if_empty: while nothing has been served since the reset, wait for the first chunk (start of an episode, robot
+        at rest); else return the anchor given to `reset`, or None when there is none: nothing is known to command, send
+        nothing.
         Never raises for what the policy or the worker does. Waits only as `block_if_empty` and miss_policy="block" say.
         Raises RunnerClosed after `close()`.
         """
@@ -280,7 +281,7 @@ class AsyncChunkRunner:
         if self._pending is None or self._pending.given_up or self._play.index():
             return None
         if not self._play.started:
-            return self._pending if block_if_empty else None
+            return self._pending if block_if_empty and not self._stats.actions_served else None
         return self._pending if self.config.miss_policy == "block" else None
 
     def _wait(self, request: _Request) -> None:
