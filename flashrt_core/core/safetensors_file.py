@@ -45,10 +45,10 @@ class SafetensorsFile:
         self.path = Path(path)
         self.name = self.path.name
         try:
+            if not stat.S_ISREG(os.stat(self.path).st_mode):  # opening a FIFO would wait for ever
+                raise CheckpointError(self.name, expected="a regular file", found="something else")
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise CheckpointError(self.name, expected="a regular file", found="something else")
                 refuse_pickle(self.path, file.read(16))
                 self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
                 self.size = status.st_size

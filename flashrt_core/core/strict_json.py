@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 from pathlib import Path
 
 from ..errors import CheckpointError, CheckpointNotFound, FlashRTError
@@ -66,8 +68,11 @@ def read_json(path: Path, *, max_bytes: int, error: type[FlashRTError] = Checkpo
 def read_capped(path: Path, max_bytes: int) -> bytes:
     """The content of a file, cut one byte after max_bytes so that the caller's size check can refuse it."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
+            raise CheckpointError(path.name, expected="a regular file", found="something else")
         with path.open("rb") as file:
-            return file.read(max_bytes + 1)
+            # read(n) allocates n bytes at once, so n must follow the file, not the cap
+            return file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
     except FileNotFoundError:
         raise CheckpointNotFound(path.name, expected=f"a file in {path.parent}", found="nothing") from None
     except OSError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import struct
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flashrt_core.core.safetensors_file import SafetensorsFile, check_finite
+from flashrt_core.core.strict_json import read_json
 from flashrt_core.errors import CheckpointError, CheckpointNotFound
 
 DTYPES = {
@@ -124,8 +126,12 @@ def test_unknown_key_names_the_nearest(path):
 def test_not_a_file(tmp_path):
     with pytest.raises(CheckpointNotFound, match=r"none\.safetensors"):
         SafetensorsFile(tmp_path / "none.safetensors")
-    with pytest.raises(CheckpointError):
-        SafetensorsFile(tmp_path)
+    os.mkfifo(tmp_path / "fifo.safetensors")
+    for path in (tmp_path, tmp_path / "fifo.safetensors"):
+        with pytest.raises(CheckpointError, match="regular file"):
+            SafetensorsFile(path)
+    with pytest.raises(CheckpointError, match="regular file"):
+        read_json(tmp_path / "fifo.safetensors", max_bytes=10)
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 513, "\ud800"])

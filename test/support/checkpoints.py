@@ -114,7 +114,7 @@ def random_tensors(dims: Pi05Dims, seed: int, dtype: str = "f32") -> dict[str, t
     return tensors
 
 
-def profile_dict(dims: Pi05Dims, **overrides: object) -> dict:
+def profile_dict(dims: Pi05Dims, /, **overrides: object) -> dict:
     """The content of `flashrt_profile.json` for these dims; `overrides` replace top-level keys, None removes one."""
     fields = {
         "vision": ("image_size", "patch_size", "width", "mlp_dim", "num_layers", "num_heads"),
@@ -174,7 +174,7 @@ def tokenizer_bytes(vocab_size: int = 400) -> bytes:
     return out.getvalue()
 
 
-def lerobot_config(dims: Pi05Dims, **overrides: object) -> dict:
+def lerobot_config(dims: Pi05Dims, /, **overrides: object) -> dict:
     """A LeRobot `config.json` (type pi05). Its variants are names, so it can describe published sizes only."""
     side = dims.vision.image_size
     cameras = ("observation.images.image", "observation.images.image2", "observation.images.image3")[: dims.num_views]
@@ -281,7 +281,7 @@ def write_manifest(directory: Path) -> None:
     (directory / "manifest.json").write_text(json.dumps({"files": files}, indent=1))
 
 
-def replace_dims(dims: Pi05Dims, **changes: object) -> Pi05Dims:
+def replace_dims(dims: Pi05Dims, /, **changes: object) -> Pi05Dims:
     """`dataclasses.replace` for tests that read better without importing dataclasses."""
     return dataclasses.replace(dims, **changes)
 
