@@ -46,9 +46,9 @@ def page(result: dict[str, object], episodes: Sequence[Episode], *, film: Path |
     strip = _card("Episodes", f'<div class="strip">{"".join(_episode(e) for e in episodes)}</div>')
     parts.append(f'<div class="grid"><div class="stack">{by_prompt}{latency}</div>{shown}</div>')
     parts.append(f'<div class="grid wide">{strip}</div><div class="grid">')
-    example = next((e for e in episodes if len(e.commands)), None)
-    if example is not None:
-        parts += _commands(example)
+    moved = [e for e in episodes if len(e.commands)]
+    if moved:  # the longest success shows the most; else whatever there is
+        parts += _commands(max(moved, key=lambda e: (e.success, e.steps)))
     parts.append(f'</div><div class="grid">{_card("Chunk boundaries", _boundary_table(result["boundary"]))}')
     parts.append(f"{_card('Run it again', _again(result, command))}</div>")
     title = f"FlashRT demo: {result['successes']}/{result['episodes']}"

@@ -120,7 +120,7 @@ class Runner:
 def keep_frame(env, obs: dict[str, object] | None, episode: Episode) -> None:
     """A `watch` that keeps every second tick as a picture."""
     if env.steps % 2 == 0:
-        episode.frames.append(env.frame(size=240, samples=1))
+        episode.frames.append(env.frame(size=320, samples=1))
 
 
 _worker: Runner | None = None  # one per worker process
