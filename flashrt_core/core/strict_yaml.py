@@ -1,4 +1,4 @@
-"""Reads YAML from files: safe types only, 1 MiB, no aliases or tags, no duplicate keys."""
+"""Reads YAML from files: safe types only, 1 MiB, 32 levels, no aliases or tags, no duplicate keys."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..errors import ConfigError, FlashRTError
 from .strict_json import read_capped
 
 MAX_YAML = 1 << 20
+MAX_DEPTH = 32  # the parser is quadratic in the depth
 
 
 def parse_yaml(data: bytes, *, name: str, error: type[FlashRTError] = ConfigError) -> object:
@@ -18,7 +19,11 @@ def parse_yaml(data: bytes, *, name: str, error: type[FlashRTError] = ConfigErro
         raise error(name, expected=f"at most {MAX_YAML} bytes of YAML", found=f"{len(data)} bytes")
     try:
         text = data.decode("utf-8")
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise error(name, expected=f"at most {MAX_DEPTH} levels", found="more")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise error(name, expected="YAML without aliases", found=f"one in line {event.start_mark.line + 1}")
             if getattr(event, "tag", None):
