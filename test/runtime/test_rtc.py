@@ -259,6 +259,31 @@ def test_defect_5_reset_releases_a_waiting_tick():
         assert not thread.is_alive() and runner.stats.discarded_chunks == 1
 
 
+def test_defect_5_a_wait_that_a_reset_overtook_leaves_the_new_epoch_alone():
+    class Job:
+        value = error = None
+        finished_ns = 0
+
+        def done(self):
+            return False
+
+        def wait(self, timeout_s=None):
+            runner.reset(anchor=np.array([3.0]))  # as from another thread, in the middle of the wait
+            return False
+
+        def cancel(self): ...
+
+    class Executor:
+        def submit(self, fn):
+            return Job()
+
+        def close(self, timeout_s=1.0): ...
+
+    runner = AsyncChunkRunner(PlanTimePolicy(), executor=Executor())
+    runner.next_action({"tick": 0})
+    assert {e.kind for e in runner.events} <= {"discard", "hold"} and runner.stats.discarded_chunks <= 1
+
+
 def test_defect_5_block_waits_in_simulated_time_without_losing_a_row():
     rig = Rig(latency_s=lambda n: 0.45 if n else 0.0, miss_policy="block")
     assert rig.run(40) == [float(k) for k in range(40)]

@@ -9,10 +9,13 @@ import pytest
 from support.rig import Rig
 
 HZ = 50
+# Blocks that may come and go with the state at the end (events in the log, a request under way). A leak of one block per
+# chunk is 900 in 10 minutes and 130,000 in 24 hours.
+LIMIT = 500
 
 
-def soak(minutes: int, leak: list | None = None) -> tuple[float, Rig]:
-    """Run `minutes` of control after 2 minutes of warm-up. Returns blocks of memory gained per simulated hour, and the rig."""
+def soak(minutes: int, leak: list | None = None) -> tuple[int, Rig]:
+    """Run `minutes` of control after 2 minutes of warm-up. Returns the blocks of memory gained and the rig."""
     r = np.random.default_rng(1)
     rows = np.arange(50.0)[:, None] * np.ones(7)
 
@@ -25,7 +28,7 @@ def soak(minutes: int, leak: list | None = None) -> tuple[float, Rig]:
                 raise RuntimeError("scripted")
             return np.full((50, 7), np.nan) if luck == 1 else obs["tick"] + rows
 
-    rig = Rig(Policy(), latency_s=lambda n: float(r.choice([0.02, 0.1, 0.3, 1.2])), target_hz=HZ, event_log=256, splice="quintic")
+    rig = Rig(Policy(), latency_s=lambda n: float(r.choice([0.02, 0.1, 0.3, 1.2])), target_hz=HZ, event_log=64, splice="quintic")
 
     def run(ticks):
         for _ in range(ticks):
@@ -42,14 +45,14 @@ def soak(minutes: int, leak: list | None = None) -> tuple[float, Rig]:
     run(2 * 60 * HZ)
     before = blocks()
     run(minutes * 60 * HZ)
-    return (blocks() - before) * 60 / minutes, rig
+    return blocks() - before, rig
 
 
 def check(minutes: int) -> None:
     threads = threading.active_count()
     growth, rig = soak(minutes)
     stats = rig.runner.stats
-    assert growth * minutes / 60 < 500, f"{growth:.0f} blocks per hour"
+    assert growth < LIMIT, f"{growth} blocks in {minutes} min and {stats.chunks_started} chunks"
     assert threading.active_count() == threads
     assert stats.index_mismatches == 0 and stats.actions_served + stats.empty_ticks == (minutes + 2) * 60 * HZ
     assert stats.policy_errors > minutes / 2 and stats.rejected_chunks > minutes / 2
@@ -60,8 +63,8 @@ def test_soak_10_minutes():
 
 
 def test_soak_finds_a_leaking_policy():
-    growth, _ = soak(10, leak=[])
-    assert growth * 10 / 60 > 500
+    growth, rig = soak(10, leak=[])
+    assert growth > LIMIT and growth > 0.5 * rig.runner.stats.chunks_started
 
 
 @pytest.mark.long
