@@ -70,9 +70,7 @@ def parse_header(data: memoryview, name: str) -> Header:
     # Cheap counts first, so that a header full of brackets cannot make Python build millions of objects.
     if raw.count(b"{") > MAX_TENSORS + 2 or raw.count(b"[") > 2 * MAX_TENSORS + 2 or raw.count(b",") > 16 * MAX_TENSORS:
         raise CheckpointError(f"{name}: header", expected=f"at most {MAX_TENSORS} tensors", found="more brackets")
-    table = parse_json(raw, name=f"{name}: header", max_bytes=MAX_HEADER)
-    if not isinstance(table, dict):
-        raise CheckpointError(f"{name}: header", expected="a JSON object", found=type(table).__name__)
+    table: dict = parse_json(raw, name=f"{name}: header", max_bytes=MAX_HEADER)  # an object: it starts with '{'
     metadata = _metadata(table.pop("__metadata__", {}), name)
     if len(table) > MAX_TENSORS:
         raise CheckpointError(f"{name}: header", expected=f"at most {MAX_TENSORS} tensors", found=len(table))

@@ -142,7 +142,7 @@ def test_tensor_names_are_printable(name):
 
 
 @pytest.mark.parametrize(
-    "header", [b"[]", b"{", b'{"a": 1}', b'{"a": {}}', b'{"__metadata__": {"a": 1}}', b'{"a":\xff}']
+    "header", [b"[]", b" {}", b"{", b'{"a": 1}', b'{"a": {}}', b'{"__metadata__": {"a": 1}}', b'{"a":\xff}']
 )
 def test_headers_that_are_not_tables(header):
     with pytest.raises(CheckpointError, match="f: "):
