@@ -159,6 +159,13 @@ def test_F51_offsets(second, word):
     refused(craft({"a": entry(), "b": second}, b"\0" * 16), word)
 
 
+@pytest.mark.parametrize(
+    "offsets", [None, 8, [], [0], [0, 4, 8], [0.0, 8.0], [False, 8], ["0", "8"], [-8, 0], [0, 2**64]]
+)
+def test_F51_offsets_are_two_sizes(offsets):
+    refused(craft({"a": {**entry(), "data_offsets": offsets}}, b"\0" * 8), "a: data_offsets", "two integers")
+
+
 def test_F51_bytes_that_no_tensor_owns():
     refused(craft({"a": entry()}, b"\0" * 12), "after the last tensor")
 
