@@ -66,13 +66,15 @@ def other_colour(prompt: str) -> str:
     return prompt.replace(colour, COLOURS[(COLOURS.index(colour) + 1) % len(COLOURS)])
 
 
-def run_eval(folder: str, setting: str, seeds: list[int], euler: int) -> list[tuple[int, bool, int]]:
+def run_eval(
+    folder: str, setting: str, seeds: list[int], euler: int, renderer: str = "ray"
+) -> list[tuple[int, bool, int]]:
     """(seed, success, steps) of some episodes; one worker's job."""
     import torch
     from policy_io import load_policy
 
     torch.set_num_threads(1)
-    policy, env, out = load_policy(Path(folder), euler), TabletopEnv(), []
+    policy, env, out = load_policy(Path(folder), euler), TabletopEnv(renderer=renderer), []
     drive, change = SETTINGS[setting]
     for seed in seeds:
         env.reset(seed)
@@ -83,14 +85,12 @@ def run_eval(folder: str, setting: str, seeds: list[int], euler: int) -> list[tu
 
 
 def submit(
-    pool: Executor, folder: Path, settings: Iterable[str], episodes: int, euler: int = 10, part: int = 10
+    pool: Executor, folder: Path, settings: Iterable[str], episodes: int, euler: int = 10, renderer: str = "ray"
 ) -> dict[str, list[Future]]:
-    """Starts an evaluation; read it with `collect`."""
+    """Starts an evaluation in parts of 10 episodes; read it with `collect`."""
     seeds = list(range(EVAL_SEED, EVAL_SEED + episodes))
-    return {
-        s: [pool.submit(run_eval, str(folder), s, seeds[i : i + part], euler) for i in range(0, episodes, part)]
-        for s in settings
-    }
+    parts = [seeds[i : i + 10] for i in range(0, episodes, 10)]
+    return {s: [pool.submit(run_eval, str(folder), s, part, euler, renderer) for part in parts] for s in settings}
 
 
 def collect(futures: dict[str, list[Future]]) -> dict[str, dict[str, object]]:
@@ -129,12 +129,13 @@ def main() -> None:
     parser.add_argument("--settings", default="base", help=f"comma-separated, or 'all': {', '.join(SETTINGS)}")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--euler", type=int, default=10, help="denoising steps")
+    parser.add_argument("--renderer", default="ray", help="ray, or gl (needs OpenGL)")
     parser.add_argument("--json", type=Path, help="also write the table here")
     args = parser.parse_args()
     begin = time.time()
     names = list(SETTINGS) if args.settings == "all" else args.settings.split(",")
     with make_pool(args.workers) as pool:
-        table = collect(submit(pool, args.policy, names, args.episodes, args.euler))
+        table = collect(submit(pool, args.policy, names, args.episodes, args.euler, args.renderer))
     sys.stdout.write(f"{show(table)}\n{time.time() - begin:.0f} s\n")
     if args.json:
         args.json.write_text(json.dumps(table, indent=2) + "\n")

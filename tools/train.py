@@ -1,7 +1,8 @@
 """Trains the tabletop policy from nothing: expert data, then DAgger rounds, with data made while the model trains.
 
     python tools/train.py --out data/run --minutes 8 --workers 15 --device cuda --compile
-    python tools/train.py --out data/smoke --episodes 4 --rounds 1 --round-episodes 2 --round-steps 3 --eval-episodes 2 --device cpu --batch 8
+    python tools/train.py --out data/smoke --device cpu --batch 8 --episodes 4 --rounds 1 --round-episodes 2 \\
+        --round-steps 3 --check-episodes 0 --eval-episodes 2 --eval-settings base      a smoke run
     python tools/train.py --init data/run --out data/run2 ...      continue from a folder this tool wrote
 
 Writes a checkpoint folder (tools/export.py turns it into the bundled one), metrics.json and log.txt. Episodes, seeds
@@ -70,7 +71,6 @@ class Run:
             self.work / f"{source}{self.next_seed}", episodes, self.next_seed, policy and str(policy), shard
         )
         self.next_seed += episodes
-        self.episodes[source] += episodes
         return [(self.pool.submit(run_job, job), source) for job in jobs]
 
     def absorb(self, futures: list[tuple[Future, str]], wait: bool) -> list[tuple[Future, str]]:
@@ -82,6 +82,7 @@ class Run:
                 continue
             path, _, good, count = future.result()
             self.samples.add(Path(path), source)
+            self.episodes[source] += count
             Path(path).unlink()
             self._good, self._count = self._good + good, self._count + count
         return left
@@ -183,7 +184,7 @@ class Run:
         names = list(evaluate.SETTINGS) if self.args.eval_settings == "all" else self.args.eval_settings.split(",")
         table = evaluate.collect(evaluate.submit(self.pool, self.out, names, self.args.eval_episodes))
         self.say("evaluation of the stored weights\n" + evaluate.show(table))
-        options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.args).items()}
+        options = {k: v for k, v in vars(self.args).items() if not isinstance(v, Path)}  # folders say nothing elsewhere
         metrics = {"options": options, "rounds": self.rounds, "updates": self.learner.steps, "episodes": self.episodes,
                    "samples": {s: self.samples.count(s) for s in ("expert", "policy")}, "evaluation": table,
                    "parameters": sum(p.numel() for p in self.learner.model.parameters()),
