@@ -45,7 +45,7 @@ class _Request:
     sent_ns: int
     obs_ns: int
     blocked_ns: int  # the runner's total of waits when it was sent
-    held: int  # the runner's total of held ticks when it was sent
+    idle: int  # the runner's total of ticks without a chunk when it was sent
     given_up: bool = False  # a wait for it ran into block_timeout_s: do not wait again
 
 
@@ -274,8 +274,8 @@ class AsyncChunkRunner:
             self._failed(error, now)
             return
         self._stats.chunks_started += 1
-        held = self._stats.held_actions
-        self._pending = _Request(job, self._play.tick, now, now - to_ns(obs_age_s), self._blocked_ns, held)
+        obs_ns = now - to_ns(obs_age_s)
+        self._pending = _Request(job, self._play.tick, now, obs_ns, self._blocked_ns, self._stats.idle_ticks)
 
     def _request_to_wait_for(self, block_if_empty: bool) -> _Request | None:
         if self._pending is None or self._pending.given_up or self._play.index():
@@ -332,7 +332,7 @@ class AsyncChunkRunner:
     def _activate(self, raw: np.ndarray, request: _Request, now: int, latency: float) -> None:
         """Let a good chunk take over at the row that belongs to this tick."""
         config, play = self.config, self._play
-        idle = 0 if config.held_ticks_advance else self._stats.held_actions - request.held
+        idle = 0 if config.held_ticks_advance else self._stats.idle_ticks - request.idle
         executed = play.tick - request.tick - idle
         age = (now - request.obs_ns) / NS
         if executed >= len(raw) or (config.max_obs_age_s is not None and age > config.max_obs_age_s):

@@ -40,6 +40,11 @@ class RTCStats:
     late_ticks: int = 0
     index_mismatches: int = 0
 
+    @property
+    def idle_ticks(self) -> int:
+        """Ticks in which no chunk had a row."""
+        return self.held_actions + self.empty_ticks
+
     def to_json(self) -> dict[str, float | int]:
         return asdict(self)
 

@@ -87,6 +87,15 @@ def test_F27_time_jumping_back_resets_the_chunk():
     assert out[3] == 11.0 and rig.runner.stats.discarded_chunks == 1  # asked anew at tick 7, there four ticks later
 
 
+def test_F27_a_backoff_does_not_outlast_a_jump_back():
+    rig = Rig(PlanTimePolicy(faults={1: ValueError("x")}), error_backoff_s=2.0)
+    rig.run(6)
+    assert not rig.runner.wants_observation
+    rig.tick()
+    rig.clock.jump(-100.0)
+    assert rig.runner.wants_observation
+
+
 def test_F30_a_process_stopped_for_500_ms_replays_nothing():
     """The chunk and the request under way are judged stale; hold at once, nothing of them is sent."""
     rig = Rig(latency_s=lambda n: 0.1 if n else 0.0, max_tick_gap_s=0.2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -65,3 +67,29 @@ class Rig:
 
     def of(self, kind: str) -> list:
         return [event for event in self.runner.events if event.kind == kind]
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Wait for a condition of another thread."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.001)
+
+
+class GatedPolicy:
+    """Blocks in each call until `gate` is set; knows how many threads are inside at once."""
+
+    def __init__(self, rows: int = 10):
+        self.gate, self.rows = threading.Event(), rows
+        self.inside = self.most_inside = self.calls = 0
+        self.values = iter(range(0, 10**6, 100))
+
+    def infer_actions(self, obs: object) -> np.ndarray:
+        self.inside += 1
+        self.calls += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        value = next(self.values)
+        self.gate.wait(10)
+        self.inside -= 1
+        return np.full((self.rows, 1), float(value))
