@@ -12,6 +12,8 @@ PIP_ARGS ?=
 DEMO_ARGS ?=
 # More words for pytest, for example TEST_ARGS="test/runtime -x".
 TEST_ARGS ?=
+# More words for tools/train.py.
+TRAIN_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +37,12 @@ test: $(VENV)/.stamp-test  ## install, then ruff and the test suite
 
 test-long: $(VENV)/.stamp-test  ## the tests that take minutes (200 episodes, soak, deep fuzz)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3600 -m long $(TEST_ARGS)
+
+train: $(VENV)/.stamp-demo  ## train the bundled policy anew into data/policy (minutes on a GPU, hours on a CPU)
+	@echo "Training into data/run. TRAIN_ARGS adds options, for example TRAIN_ARGS='--device cuda --compile --workers 15 --minutes 8'."
+	$(BIN)/python tools/train.py --out data/run $(TRAIN_ARGS)
+	$(BIN)/python tools/export.py data/run --out data/policy
+	@echo "Try it: $(BIN)/flashrt demo --checkpoint data/policy"
 
 clean:  ## remove what the other targets made: .venv, build, demo-out, caches
 	rm -rf $(VENV) build demo-out *.egg-info .pytest_cache .ruff_cache .hypothesis
