@@ -126,6 +126,11 @@ def test_unknown_key_names_the_nearest(path):
 def test_not_a_file(tmp_path):
     with pytest.raises(CheckpointNotFound, match=r"none\.safetensors"):
         SafetensorsFile(tmp_path / "none.safetensors")
+    (tmp_path / "loop.safetensors").symlink_to("loop.safetensors")
+    with pytest.raises(CheckpointError, match="readable"):
+        SafetensorsFile(tmp_path / "loop.safetensors")
+    with pytest.raises(CheckpointError, match="readable"):
+        read_json(tmp_path / "loop.safetensors", max_bytes=10)
     os.mkfifo(tmp_path / "fifo.safetensors")
     for path in (tmp_path, tmp_path / "fifo.safetensors"):
         with pytest.raises(CheckpointError, match="regular file"):
