@@ -18,7 +18,10 @@ class Words:
 
 def test_exact_text_with_and_without_state() -> None:
     state = np.array([-1.5, -1.0, 0.0, 0.999, 1.0, 3.0])
-    assert format_prompt(" pick_up the\nblock ", state) == "Task: pick up the block, State: -1 0 128 255 255 255;\nAction: "
+    assert (
+        format_prompt(" pick_up the\nblock ", state)
+        == "Task: pick up the block, State: -1 0 128 255 255 255;\nAction: "
+    )
     assert format_prompt(" pick_up the\nblock ", None) == "pick up the block"
 
 
