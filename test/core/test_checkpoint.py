@@ -119,8 +119,10 @@ def test_index_that_disagrees_with_the_shards(tmp_path, what):
     else:
         index["weight_map"][names[0]] = 3
     path.write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"index|model-0000"):
+    with pytest.raises(CheckpointError, match=r"index|model-0000") as caught:
         open_checkpoint(folder)
+    if what == "absent shard":
+        assert isinstance(caught.value, CheckpointNotFound) and "index" in caught.value.thing
 
 
 def test_hub_cache_layout_is_read_but_its_blobs_folder_must_be_real(tmp_path):

@@ -29,6 +29,7 @@ BAD_YAML = {
     "anchor": b"a: &x 1",
     "tag": b"a: !!python/object/apply:os.system ['true']",
     "local tag": b"a: !thing 1",
+    "safe tag": b"a: !!set {x, y}",
     "duplicate": b"a: 1\na: 2",
     "nested duplicate": b"x: [{a: 1, a: 2}]",
     "latin-1": b"a: \xe9",
@@ -65,6 +66,13 @@ def test_json_file_is_not_read_beyond_the_cap(tmp_path):
 def test_yaml_is_refused_with_the_name_of_the_file(name):
     with pytest.raises(ConfigError, match=r"thing\.yaml"):
         parse_yaml(BAD_YAML[name], name="thing.yaml")
+
+
+def test_yaml_errors_say_what_and_where():
+    for name, word in (("deep", "32 levels"), ("alias", "without aliases"), ("safe tag", "without tags")):
+        with pytest.raises(ConfigError) as caught:
+            parse_yaml(BAD_YAML[name], name="thing.yaml")
+        assert word in caught.value.expected
 
 
 def test_yaml_is_read(tmp_path):
