@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ..types import DType
-from .table import OPS, Code, Dim, Epilogue, Op, Ptr, Real
+from .table import OPS, Code, Dim, Epilogue, Op, Ptr, Real, Size
 
 HEAD = """# Ops
 
@@ -18,7 +18,7 @@ Dtype codes: {dtypes}. GEMM epilogues: {epilogues}.
 
 
 def _shape(p: Ptr) -> str:
-    names = [a if isinstance(a, str | int) else "…" for a in p.shape]
+    names = [a.text if isinstance(a, Size) else a for a in p.shape]
     return f"[{', '.join(map(str, names))}]"
 
 

@@ -40,23 +40,31 @@ Dims = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Size:
+    """A size that follows from other arguments, with the words for it."""
+
+    text: str
+    of: Callable[[Dims], int]
+
+
+@dataclass(frozen=True)
 class Ptr:
     """A pointer argument. `dtype` is a fixed DType or the name of the code argument that gives it.
 
-    `shape` names int arguments (or expressions over them as callables). `needed` says when it is used and must not be 0;
+    `shape` names int arguments, or sizes that follow from them. `needed` says when it is used and must not be 0;
     an `optional` one is used when it is not 0.
     """
 
     name: str
     dtype: DType | str
-    shape: tuple[str | int | Callable[[Dims], int], ...]
+    shape: tuple[str | int | Size, ...]
     role: str = "in"  # in | out | inout
     needed: Callable[[Dims], bool] | None = None  # None: always
     optional: bool = False
     align: int = 16
 
     def sizes(self, d: Dims) -> tuple[int, ...]:
-        return tuple(s if isinstance(s, int) else d[s] if isinstance(s, str) else s(d) for s in self.shape)
+        return tuple(s if isinstance(s, int) else d[s] if isinstance(s, str) else s.of(d) for s in self.shape)
 
     def resolve(self, d: Dims) -> DType:
         return DType(d[self.dtype]) if isinstance(self.dtype, str) else self.dtype
@@ -155,7 +163,7 @@ _OPS = (
         "zeros from 3*P*P to K. uint8 maps to x/255*2-1 (openpi models/model.py); float32 is taken as it is.",
         (
             Ptr("images", "in_dtype", ("V", "S", "S", 3), align=1),
-            Ptr("out", "out_dtype", (lambda d: d["V"] * (d["S"] // d["P"]) ** 2, "K"), "out"),
+            Ptr("out", "out_dtype", (Size("V*(S/P)^2", lambda d: d["V"] * (d["S"] // d["P"]) ** 2), "K"), "out"),
             Dim("V", 1, 8, try_=(1, 2, 3)),
             Dim("S", 1, 4096, try_=(28, 42, 56)),
             Dim("P", 1, 64, try_=(14, 7)),
@@ -249,7 +257,11 @@ _OPS = (
         "`res` may be `out` itself.",
         (
             Ptr("a", "a_dtype", ("M", "K")),
-            Ptr("w", "a_dtype", (lambda d: d["N"] * (2 if d["epilogue"] == Epilogue.GEGLU else 1), "K")),
+            Ptr(
+                "w",
+                "a_dtype",
+                (Size("N, GEGLU 2N", lambda d: d["N"] * (2 if d["epilogue"] == Epilogue.GEGLU else 1)), "K"),
+            ),
             Ptr("bias", F32, ("N",), needed=lambda d: d["epilogue"] in USES_BIAS),
             Ptr("res", "res_dtype", ("M", "N"), needed=lambda d: d["epilogue"] in USES_RES),
             Ptr("gate", F32, ("N",), needed=lambda d: d["epilogue"] == Epilogue.GATE_RESIDUAL),
@@ -276,12 +288,18 @@ _OPS = (
         "interleaved at load), write Q to `q` and K, V to cache rows *pos0 + row. pos0 = 0 (null) means position 0; "
         "H = 0 means the rows hold K and V only. rope[p] = (cos, sin) pairs of position p.",
         (
-            Ptr("qkv", "dtype", ("M", lambda d: (d["H"] + 2 * d["KVH"]) * d["HD"])),
+            Ptr("qkv", "dtype", ("M", Size("(H+2*KVH)*HD", lambda d: (d["H"] + 2 * d["KVH"]) * d["HD"]))),
             Ptr("rope", F32, ("rows", "HD")),
             Ptr("pos0", I32, (1,), optional=True, align=4),
-            Ptr("q", "dtype", ("M", lambda d: max(d["H"], 1) * d["HD"]), "out", needed=lambda d: d["H"] > 0),
-            Ptr("k", "dtype", ("rows", lambda d: d["KVH"] * d["HD"]), "out"),
-            Ptr("v", "dtype", ("rows", lambda d: d["KVH"] * d["HD"]), "out"),
+            Ptr(
+                "q",
+                "dtype",
+                ("M", Size("H*HD", lambda d: max(d["H"], 1) * d["HD"])),
+                "out",
+                needed=lambda d: d["H"] > 0,
+            ),
+            Ptr("k", "dtype", ("rows", Size("KVH*HD", lambda d: d["KVH"] * d["HD"])), "out"),
+            Ptr("v", "dtype", ("rows", Size("KVH*HD", lambda d: d["KVH"] * d["HD"])), "out"),
             Dim("M", 1, 1 << 16, try_=(1, 4, 9)),
             Dim("H", 0, 256, try_=(0, 1, 4)),
             Dim("KVH", 1, 256, try_=(1, 2)),
@@ -303,7 +321,7 @@ _OPS = (
             Ptr("k", "dtype", ("B", "KV", "kv_stride")),
             Ptr("v", "dtype", ("B", "KV", "kv_stride")),
             Ptr("kv_len", I32, (1,), optional=True, align=4),
-            Ptr("out", "out_dtype", ("B", "M", lambda d: d["H"] * d["HD"]), "out"),
+            Ptr("out", "out_dtype", ("B", "M", Size("H*HD", lambda d: d["H"] * d["HD"])), "out"),
             _scale("out_scale", "out_dtype"),
             Dim("B", 1, 64, try_=(1, 2)),
             Dim("M", 1, 1 << 16, try_=(1, 5, 12)),
@@ -333,7 +351,12 @@ _OPS = (
         "Mean over F x F windows of a token grid: x [V,G,G,D] to out [V,G/F,G/F,D].",
         (
             Ptr("x", "x_dtype", ("V", "G", "G", "D")),
-            Ptr("out", "out_dtype", ("V", lambda d: d["G"] // d["F"], lambda d: d["G"] // d["F"], "D"), "out"),
+            Ptr(
+                "out",
+                "out_dtype",
+                ("V", Size("G/F", lambda d: d["G"] // d["F"]), Size("G/F", lambda d: d["G"] // d["F"]), "D"),
+                "out",
+            ),
             _scale("out_scale", "out_dtype"),
             Dim("V", 1, 8, try_=(1, 2)),
             Dim("G", 1, 256, try_=(4, 8)),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.checkpoints import TINY
 
-from flashrt_core.blocks.plan import BF16_STAGE, FP32, FP8_PER_STEP, FP8_STATIC, Plan
+from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_STATIC, FP32, Plan
 from flashrt_core.core.utils.norm_stats import NormStats, Stats
 from flashrt_core.errors import ConfigError, ObservationError
 from flashrt_core.models.pi05.actions import robot_actions
