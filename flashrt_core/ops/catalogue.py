@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from ..types import DType
-from .table import OPS, Code, Dim, Epilogue, Op, Ptr, Real, Size
+from .schema import Code, Dim, Op, Ptr, Real, Size
+from .table import OPS, Epilogue
 
 HEAD = """# Ops
 

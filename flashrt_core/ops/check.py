@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import OpError
 from ..types import DType
-from .table import Code, Dim, Op, Ptr, Real
+from .schema import Code, Dim, Op, Ptr, Real
 
 MAX_BYTES = 1 << 40
 

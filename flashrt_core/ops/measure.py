@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .check import bind_args
-from .table import OPS, Op
+from .schema import Op
+from .table import OPS
 
 
 class MeasuringOps:

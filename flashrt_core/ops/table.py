@@ -9,13 +9,11 @@ Weights of a GEMM are [N, K] (the layout of a PyTorch Linear and the only FP8 on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
 
-from ..types import BF16, E4M3, F16, F32, I32, U8, DType
+from ..types import BF16, E4M3, F16, F32, I32, U8
 from . import ref
+from .schema import Code, Dim, Dims, Op, Ptr, Real, Rule, Size
 
 FLOATS = (F32, BF16, F16)
 ACTS = (F32, BF16, F16, E4M3)  # what a GEMM may read
@@ -35,112 +33,6 @@ class Epilogue(IntEnum):
 
 USES_BIAS = (Epilogue.BIAS, Epilogue.BIAS_GELU, Epilogue.BIAS_RESIDUAL)
 USES_RES = (Epilogue.RESIDUAL, Epilogue.BIAS_RESIDUAL, Epilogue.GATE_RESIDUAL)
-
-Dims = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size that follows from other arguments, with the words for it."""
-
-    text: str
-    of: Callable[[Dims], int]
-
-
-@dataclass(frozen=True)
-class Ptr:
-    """A pointer argument. `dtype` is a fixed DType or the name of the code argument that gives it.
-
-    `shape` names int arguments, or sizes that follow from them. `needed` says when it is used and must not be 0;
-    an `optional` one is used when it is not 0.
-    """
-
-    name: str
-    dtype: DType | str
-    shape: tuple[str | int | Size, ...]
-    role: str = "in"  # in | out | inout
-    needed: Callable[[Dims], bool] | None = None  # None: always
-    optional: bool = False
-    align: int = 16
-
-    def sizes(self, d: Dims) -> tuple[int, ...]:
-        return tuple(s if isinstance(s, int) else d[s] if isinstance(s, str) else s.of(d) for s in self.shape)
-
-    def resolve(self, d: Dims) -> DType:
-        return DType(d[self.dtype]) if isinstance(self.dtype, str) else self.dtype
-
-    def required(self, d: Dims) -> bool:
-        return not self.optional and (self.needed is None or self.needed(d))
-
-
-@dataclass(frozen=True)
-class Dim:
-    """An int argument: a size with bounds and a multiple, or a value."""
-
-    name: str
-    lo: int = 1
-    hi: int = 1 << 24
-    multiple: int = 1
-    try_: tuple[int, ...] = ()  # values the property test draws from; () = small ones that keep the rules
-
-
-@dataclass(frozen=True)
-class Code:
-    """An int argument that is a dtype or an enum member."""
-
-    name: str
-    allowed: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Real:
-    """A float argument, finite, within [lo, hi]."""
-
-    name: str
-    lo: float
-    hi: float
-
-
-Arg = Ptr | Dim | Code | Real
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A relation between arguments: the argument to blame, the words, and the test."""
-
-    arg: str
-    words: str
-    ok: Callable[[Dims], bool]
-
-
-@dataclass(frozen=True)
-class Op:
-    name: str
-    doc: str
-    args: tuple[Arg, ...]
-    ref: Callable[..., Any]  # fp32 NumPy reference over arrays, same argument names
-    rules: tuple[Rule, ...] = ()
-    tol: Mapping[DType, float] = field(default_factory=dict)  # max abs error / max abs value, by output dtype
-    flops: Callable[[Dims], int] = lambda d: 0
-
-    @property
-    def ptrs(self) -> tuple[Ptr, ...]:
-        return tuple(a for a in self.args if isinstance(a, Ptr))
-
-    @property
-    def arg_names(self) -> tuple[str, ...]:
-        return tuple(a.name for a in self.args) + ("stream",)
-
-    def bytes_moved(self, d: Dims) -> int:
-        """Compulsory traffic: each operand read or written once (inout twice)."""
-        total = 0
-        for p in self.ptrs:
-            if p.required(d):
-                n = p.resolve(d).nbytes
-                for s in p.sizes(d):
-                    n *= s
-                total += 2 * n if p.role == "inout" else n
-        return total
 
 
 def _scale(name: str, of: str) -> Ptr:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from flashrt_core.errors import OpError
 from flashrt_core.hardware.host.ops import TORCH_DTYPE, HostOps, _f32_weight
-from flashrt_core.ops.table import OPS, Code, Dim, Op, Ptr, Real
+from flashrt_core.ops.schema import Code, Dim, Op, Ptr, Real
+from flashrt_core.ops.table import OPS
 from flashrt_core.runtime.exec import Ctx
 from flashrt_core.types import E4M3, F32, I32, U8, DType
 

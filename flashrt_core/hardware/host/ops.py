@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 from ...errors import OpError
 from ...ops.check import bind_args, check_args
-from ...ops.table import OPS, Epilogue, Op
+from ...ops.schema import Op
+from ...ops.table import OPS, Epilogue
 from ...runtime.exec import Ctx
 from ...types import BF16, E4M3, F16, F32, I8, I32, U8, DType
 
