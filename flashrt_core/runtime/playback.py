@@ -77,7 +77,7 @@ class Playback:
             min(config.blend_steps or overlap or self._spec.rest_ticks, len(new)) if config.splice_name in FADES else 0
         )
         last = None if self._last is None else np.stack([x for x in (self._previous, self._last) if x is not None])
-        history = [(tick - c.tick, align(c.raw, self.tick - c.tick)) for c in self._history if c.tick < tick]
+        history = [(tick - c.tick, align(c.raw, self.tick - c.tick)) for c in self._history]
         join = Join(blend, self._spec, last, history, config.fusion_decay, config.max_chunks)
         rows = SPLICES[config.splice_name](old, new, join)
         self._chunk = _Chunk(tick, raw, np.concatenate([raw[:executed], rows]))

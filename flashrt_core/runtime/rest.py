@@ -53,7 +53,6 @@ def rest_tail(last: np.ndarray, previous: np.ndarray | None, spec: CommandSpec) 
     n = max(1, min(n, math.ceil(MAX_RAMP_S / period)))
     steps = v * period * (1.0 - np.arange(1, n + 1)[:, None] / n)  # [n, A], row n-1 is zero
     rows = np.asarray(last, dtype=np.float64) + np.cumsum(steps, axis=0)
-    delta, discrete = list(spec.delta_dims), list(spec.discrete_dims)
+    delta = list(spec.delta_dims)
     rows[:, delta] = steps[:, delta]
-    rows[:, discrete] = np.asarray(last)[discrete]
     return rows.astype(np.asarray(last).dtype)
