@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ...runtime.exec import Ctx
 from ...types import DType
 from ..backend import AttentionSpec
 from .attn_backend import HostAttentionBackend
-from .ops import HostOps
+from .ops import HostOps, tensor_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 class HostMachine:
@@ -51,7 +53,7 @@ class HostMachine:
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """The array as a tensor in this machine's memory."""
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return tensor_of(np.ascontiguousarray(array))
 
     def sync(self) -> None:
         """Host streams run in order at the call."""

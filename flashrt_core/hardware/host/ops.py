@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -59,6 +60,11 @@ def tensor_at(ptr: int, shape: tuple[int, ...], dtype: DType) -> torch.Tensor:
         count *= s
     raw = (ctypes.c_uint8 * (count * dtype.nbytes)).from_address(ptr)
     return torch.frombuffer(raw, dtype=TORCH_DTYPE[dtype]).reshape(shape)
+
+
+def tensor_of(array: np.ndarray) -> torch.Tensor:
+    """The array's memory as a tensor."""
+    return torch.from_numpy(array)
 
 
 class View:
