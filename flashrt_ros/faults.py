@@ -215,7 +215,7 @@ _ROWS = (
              "refuse, name tensor"),
     FaultRow("F59", "norm_stats", (), "load", "C", "norm stats missing, wrong length, std 0, q01 >= q99",
              "refuse; no identity fallback"),
-    FaultRow("F60", "foreign_calibration", (NOTE,), "load", "C", "calibration cache of other checkpoint / GPU / version, or broken JSON",
+    FaultRow("F60", "foreign_calibration", (NOTE,), "load", "C", "calibration of other checkpoint / GPU / version, broken JSON",
              "recalibrate; never reuse"),
     FaultRow("F61", "bad_setting", (), "configure", "C", "unknown key, typo, out of range, wrong type",
              "refuse with nearest name"),
@@ -260,7 +260,7 @@ _ROWS = (
     FaultRow("F80", "bag_log_time", (), "-", "C", "log time not monotonic",
              "stable order; reported"),
     FaultRow("F81", "bag_no_crc", (), "-", "C", "no CRC in file",
-             "report marked "unverified""),
+             "report marked 'unverified'"),
     FaultRow("F82", "replay_twice", (), "-", "C", "replay twice",
              "byte-identical report"),
     # H: simulation
