@@ -72,7 +72,7 @@ def test_yaml_errors_say_what_and_where():
     for name, word in (("deep", "32 levels"), ("alias", "without aliases"), ("safe tag", "without tags")):
         with pytest.raises(ConfigError) as caught:
             parse_yaml(BAD_YAML[name], name="thing.yaml")
-        assert word in caught.value.expected
+        assert word in caught.value.expected  # and not wrapped a second time as "plain YAML"
 
 
 def test_yaml_is_read(tmp_path):

@@ -55,6 +55,13 @@ def test_explicit_path_is_used_or_refused(tmp_path):
         load_tokenizer(folder, expected_vocab=ROWS, path=tmp_path / "tokenizer.json")
 
 
+def test_file_over_64_mib(tmp_path):
+    with (tmp_path / "t.model").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(CheckpointError, match="at most 67108864 bytes"):
+        load_tokenizer(tmp_path, expected_vocab=ROWS, path=tmp_path / "t.model")
+
+
 def test_model_without_begin_of_sentence(tmp_path):
     import io
 

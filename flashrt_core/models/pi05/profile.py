@@ -113,9 +113,7 @@ def load_profile(checkpoint: str | Path, profile: str | Path | None = None) -> P
 @cache
 def builtin_profiles() -> Mapping[str, Pi05Profile]:
     """The profiles of `flashrt_core/configs/pi05.yaml` by name."""
-    content = read_yaml(_BUILTIN)
-    if not isinstance(content, Mapping):
-        raise ConfigError(_BUILTIN.name, expected="a mapping of profiles", found=type(content).__name__)
+    content: dict = read_yaml(_BUILTIN)  # our own file: a mapping
     return {name: Pi05Profile(**parse_profile(value, f"built-in {name}")) for name, value in content.items()}
 
 

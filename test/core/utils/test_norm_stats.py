@@ -168,6 +168,13 @@ def test_openpi_plural_actions_are_not_lerobot_statistics(tmp_path):
         load_norm_stats(tmp_path, profile())
 
 
+@pytest.mark.parametrize("content", ["[]", "3", '{"norm_stats": []}', '{"state": [], "actions": {}}'])
+def test_file_without_blocks(tmp_path, content):
+    (tmp_path / "norm_stats.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"norm_stats\.json: expected"):
+        load_norm_stats(tmp_path, profile())
+
+
 def test_minmax_stands_in_only_when_the_profile_says_so(tmp_path):
     content = dataset_stats(1)
     for block in (content["observation.state"], content["action"]):

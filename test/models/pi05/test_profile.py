@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -66,7 +67,10 @@ BAD = {
     "too many actions": ({"robot_action_dim": 33}, "1..32"),
     "text as bool": ({"state_in_prompt": "yes"}, "state_in_prompt"),
     "norm": ({"state_norm": "minmax"}, "quantile"),
-    "views text": ({"views": "agentview"}, "views"),
+    "views text": ({"views": "ab"}, "a list of names"),
+    "views numbers": ({"views": ["a", 2]}, "a list of names"),
+    "delta float": ({"delta_action_dims": [0.0]}, "a list of integers"),
+    "delta bool": ({"delta_action_dims": [True]}, "a list of integers"),
     "no views": ({"views": []}, "num_views"),
     "four views": ({"views": ["a", "b", "c", "d"]}, "num_views"),
     "same view twice": ({"views": ["a", "a"]}, "different"),
@@ -90,6 +94,27 @@ def test_bad_profile_file(tmp_path, case):
     assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"pi05"'])
+def test_profile_file_that_is_not_a_mapping(tmp_path, content):
+    with pytest.raises(ConfigError, match="a mapping of profile keys"):
+        load_profile(put(tmp_path, "flashrt_profile.json", content))
+
+
+def test_missing_keys_are_listed_together(tmp_path):
+    content = profile_dict(TINY, state_norm=None, views=None)
+    with pytest.raises(ConfigError, match=r"missing: \['views', 'state_norm'\]"):
+        load_profile(put(tmp_path, "flashrt_profile.json", content))
+    with pytest.raises(ConfigError, match=r"layout: expected 'openpi' or 'lerobot', found 7"):
+        load_profile(put(tmp_path, "flashrt_profile.json", profile_dict(TINY, layout=7)))
+
+
+@pytest.mark.parametrize("key", ["state_dim", "norm_eps", "robot_action_dim"])
+def test_a_profile_made_in_python_is_checked_too(tmp_path, key):
+    profile = load_profile(write_checkpoint(tmp_path))
+    with pytest.raises(ConfigError, match=key):
+        dataclasses.replace(profile, **{key: 0})
+
+
 BAD_DIMS = {
     "unknown part": (("audio",), {}, "did you mean|known"),
     "unknown size": (("vision", "witdh"), 3, "did you mean 'width'"),
@@ -100,7 +125,7 @@ BAD_DIMS = {
     "number": (("expert",), 7, "mapping"),
     "odd heads": (("vision", "num_heads"), 5, "multiple"),
     "unequal depth": (("expert", "num_layers"), 3, "num_layers"),
-    "vocab": (("vocab_size",), None, "vocab_size"),
+    "vocab": (("vocab_size",), None, "vocab_size: expected this key"),
     "negative": (("vision", "width"), -32, "width"),
 }
 
@@ -184,6 +209,12 @@ def test_openpi_config_leaves_questions_open(tmp_path):
         load_profile(tmp_path, "pi05_libero")
 
 
+@pytest.mark.parametrize("kind", ["pi0", None, 5])
+def test_config_type_is_named(tmp_path, kind):
+    with pytest.raises(ConfigError, match=f"type: expected 'pi05', found {kind!r}"):
+        load_profile(put(tmp_path, "config.json", {"type": kind, "action_horizon": 10}))
+
+
 @pytest.mark.parametrize("content", [{"type": "pi0"}, {"type": "act"}, "[]", {"action_horizon": "10"}])
 def test_config_of_another_model(tmp_path, content):
     with pytest.raises(ConfigError, match=r"config\.json"):
@@ -227,6 +258,8 @@ def test_lerobot_mean_std_and_empty_cameras(tmp_path):
         ({"normalization_mapping": {"VISUAL": "MEAN_STD", "STATE": "QUANTILES", "ACTION": "QUANTILES"}}, "VISUAL"),
         ({"chunk_size": None}, "chunk_size"),
         ({"input_features": {}}, "cameras"),
+        ({"input_features": []}, "an object of features"),
+        ({"input_features": {"a": 1}}, "an object of features"),
         ({"output_features": {}}, "action"),
         ({"paligemma_variant": "gemma_2b_lora"}, "gemma_2b"),
         ({"image_resolution": [224, 256]}, "image_resolution"),
@@ -269,6 +302,32 @@ def test_lerobot_relative_actions(tmp_path):
 def test_lerobot_relative_actions_without_names(tmp_path):
     with pytest.raises(ConfigError, match="action_names"):
         load_profile(lerobot(tmp_path, use_relative_actions=True, relative_exclude_joints=["gripper"]))
+
+
+@pytest.mark.parametrize("eps", [0.0, 1.0, -1e-8, 1, "1e-8", True])
+def test_lerobot_eps_is_a_small_number(tmp_path, eps):
+    put(lerobot(tmp_path), "policy_preprocessor.json", {"steps": [step("normalizer_processor", eps=eps)]})
+    with pytest.raises(ConfigError, match="eps: expected a number"):
+        load_profile(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"steps": [1]}', '{"steps": [{"registry_name": "device_processor", "config": 3}]}']
+)
+def test_lerobot_processor_file_of_another_form(tmp_path, content):
+    put(lerobot(tmp_path), "policy_preprocessor.json", content)
+    with pytest.raises(ConfigError, match=r"policy_preprocessor\.json.*(steps|object as config)"):
+        load_profile(tmp_path)
+
+
+def test_lerobot_relative_actions_of_wrong_types(tmp_path):
+    for changes in ({"use_relative_actions": 1}, {"use_relative_actions": True, "relative_exclude_joints": "gripper"}):
+        with pytest.raises(ConfigError, match=r"one answer|lists of joint names"):
+            load_profile(lerobot(tmp_path, action_feature_names=NAMES, **changes))
+    config = lerobot_config(FULL, use_relative_actions=True)
+    config["input_features"]["observation.state"]["shape"] = [5]
+    with pytest.raises(ConfigError, match="state entries"):
+        load_profile(put(tmp_path, "config.json", config))
 
 
 def test_lerobot_processors_must_agree_and_be_known(tmp_path):
