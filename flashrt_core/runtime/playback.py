@@ -54,6 +54,10 @@ class Playback:
             return None
         return self.tick - chunk.tick, len(chunk.rows)
 
+    def plan(self) -> np.ndarray | None:
+        """The rows of the current chunk from this tick on [N, A], a copy; None when there is none."""
+        return self._ahead()[0].copy() if self.index() else None
+
     def misfit(self, raw: np.ndarray) -> FlashRTError | None:
         """What is wrong with a chunk's number of dimensions, if anything."""
         try:

@@ -108,6 +108,12 @@ class AsyncChunkRunner:
         return self._play.held_in_row > 0
 
     @property
+    def plan(self) -> np.ndarray | None:
+        """What the chunk in force has for the ticks to come, as it would be served, [N, A]; None without a chunk."""
+        with self._lock:
+            return self._play.plan()
+
+    @property
     def wants_observation(self) -> bool:
         """True when the next `next_action` will hand its observation to the policy: render or copy images only then.
 
