@@ -16,7 +16,8 @@ class Supervision:
 
     period_s: control period T. watchdog_factor, watchdog_window, watchdog_floor_s: a call may take
     max(3 T, factor x P99 of the last `window` latencies, floor); the floor is there because a kill costs seconds of
-    loading, while a late answer costs nothing but a coast. timeout_s: this bound instead, when > 0. start_timeout_s: bound of loading and warming up.
+    loading, while a late answer costs nothing but a coast. timeout_s: this bound instead, when > 0.
+    start_timeout_s: bound of loading and warming up.
     max_respawns in respawn_window_s: a worker that dies more often is given up.
     """
 
