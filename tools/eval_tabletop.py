@@ -3,6 +3,7 @@
     python tools/eval_tabletop.py --jobs 2            # everything, about 25 minutes on two cores
     python tools/eval_tabletop.py --only fp32 fp8     # some runs; the others in the file stay
     python tools/eval_tabletop.py --show              # print the tables of the file, run nothing
+    python tools/eval_tabletop.py --docs              # write them into README.md and docs/demo.md
 
 A run that is in the file already (same checkpoint, version, seeds) is not repeated; --again repeats it.
 """
@@ -18,17 +19,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from eval_tables import LATENCIES_MS, fill, sections
+
 from flashrt_core import __version__
 from flashrt_core.inspect import inspect_checkpoint
 from flashrt_core.runtime.chunk import SPLICES
 from flashrt_ros.closed_loop import ABLATIONS, Episode, LoopSettings
-from flashrt_ros.metrics import compare_paired, wilson_interval
+from flashrt_ros.metrics import compare_paired
 from flashrt_ros.rollout import Rollout, checkpoint_folder, run_seeds
 from flashrt_ros.summary import summarise
 
-RESULT = Path(__file__).resolve().parents[1] / "bench" / "results" / "tabletop_eval.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "bench" / "results" / "tabletop_eval.json"
+DOCS = (ROOT / "README.md", ROOT / "docs" / "demo.md")
 SEED = 500_000
-LATENCIES_MS = (0, 50, 100, 200)
 KEPT = ("successes", "episodes", "success_rate", "success_wilson95", "errors", "tick_misses", "ticks", "boundary",
         "model_latency_ms", "wall_s")  # fmt: skip
 
@@ -55,13 +59,19 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="runs whose name starts so")
     parser.add_argument("--again", action="store_true", help="repeat runs that are in the file")
     parser.add_argument("--show", action="store_true", help="print the file's tables only")
+    parser.add_argument(
+        "--docs", action="store_true", help="write the file's tables into README.md and docs/, run nothing"
+    )
     parser.add_argument("--checkpoint", metavar="DIR", help="default: the bundled policy")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     data = json.loads(args.out.read_text()) if args.out.exists() else {"runs": {}}
-    if not args.show:
+    if not (args.show or args.docs):
         measure(args, data)
-    print(tables(data))
+    if args.docs:
+        for path in DOCS:
+            path.write_text(fill(path.read_text(encoding="utf-8"), data), encoding="utf-8")
+    print("\n\n".join(sections(data).values()))
     return 0
 
 
@@ -102,60 +112,6 @@ def compare(data: dict) -> None:
     a, b = (data["runs"].get(name, {}).get("success_by_seed", "") for name in ("fp32", "fp8"))
     if a and len(a) == len(b):
         data["fp8_vs_fp32"] = compare_paired([c == "1" for c in a], [c == "1" for c in b]).to_json()
-
-
-def percent(run: dict) -> str:
-    """`99.0 % (198/200)`, as the docs write it."""
-    return f"{100 * run['success_rate']:.1f} % ({run['successes']}/{run['episodes']})"
-
-
-def tables(data: dict) -> str:
-    """The Markdown tables that README and docs hold."""
-    runs = data["runs"]
-    parts = []
-    both = [(n, runs[n]) for n in ("fp32", "fp8") if n in runs]
-    if both:
-        parts += [
-            "| precision | success | Wilson 95 % | model latency P50 / P95 | mean steps |",
-            "|---|---|---|---|---|",
-        ]
-        for name, r in both:
-            low, high = wilson_interval(r["successes"], r["episodes"])
-            ms = r["model_latency_ms"]
-            label = {"fp32": "fp32", "fp8": "FP8 E4M3, emulated"}[name]
-            parts.append(
-                f"| {label} | {percent(r)} | {100 * low:.1f}-{100 * high:.1f} % | "
-                f"{ms['p50']:.1f} / {ms['p95']:.1f} ms | {r['mean_steps']:.1f} |"
-            )
-    if "fp8_vs_fp32" in data:
-        c = data["fp8_vs_fp32"]
-        parts.append(
-            f"\nFP8 minus fp32 on the same seeds: {100 * c['difference']:+.1f} points "
-            f"(95 % interval {100 * c['low']:+.1f} to {100 * c['high']:+.1f}; McNemar p = {c['p_value']:.2f})."
-        )
-    splices = [s for s in SPLICES if f"latency/{s}/0" in runs]
-    if splices:
-        parts += ["\n| splice | " + " | ".join(f"{ms} ms" for ms in LATENCIES_MS) + " |", "|---" * 5 + "|"]
-        for s in splices:
-            cells = [runs.get(f"latency/{s}/{ms}") for ms in LATENCIES_MS]
-            parts.append(f"| {s} | " + " | ".join(percent(c) if c else "-" for c in cells) + " |")
-        parts += [
-            "\n| splice, 100 ms | CB1 ratio | CB4 mean | CB5 jerk, of the synchronous loop | CB6 |",
-            "|---" * 5 + "|",
-        ]
-        base = runs["latency/none/0"]["boundary"]["cb5_jerk"]
-        for s in splices:
-            if f"latency/{s}/100" in runs:
-                b = runs[f"latency/{s}/100"]["boundary"]
-                parts.append(
-                    f"| {s} | {b['cb1_ratio']:.2f} | {1000 * b['cb4_mean']:.2f} mm | {b['cb5_jerk'] / base:.2f} | "
-                    f"{100 * b['cb6_index_law']:.0f} % |"
-                )
-    ablations = [n for n in ABLATIONS if f"ablation/{n}" in runs]
-    if ablations:
-        parts += ["\n| taken away | success |", "|---|---|"]
-        parts += [f"| {n} | {percent(runs[f'ablation/{n}'])} |" for n in ablations]
-    return "\n".join(parts)
 
 
 if __name__ == "__main__":

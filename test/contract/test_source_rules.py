@@ -126,3 +126,16 @@ def test_every_frontend_and_pipeline_file_has_a_row():
             assert checkers.module_name(path.relative_to(ROOT).as_posix()) in frontends
     for path in (ROOT / "flashrt_core/models").glob("*/pipeline_*.py"):
         assert (path.parent.name, path.stem.removeprefix("pipeline_")) in archs
+
+
+def test_no_private_words_in_any_text_file():
+    files = [
+        f for f in source_files(".", suffix="") if f.suffix not in (".safetensors", ".model", ".npz", ".png", ".gif")
+    ]
+    assert any(f.name == "Makefile" for f in files)
+    bad = [
+        line
+        for f in files
+        for line in checkers.check_private_words(f.relative_to(ROOT).as_posix(), f.read_text(encoding="utf-8"))
+    ]
+    assert not bad, "\n".join(bad)

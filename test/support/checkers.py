@@ -35,8 +35,8 @@ CODE_RUNNERS = {
 MAX_LINES = 450
 
 
-def source_files(*folders: str) -> list[Path]:
-    """Python files of the repository that git tracks or would track, below `folders`."""
+def source_files(*folders: str, suffix: str = ".py") -> list[Path]:
+    """Files of the repository that git tracks or would track, below `folders` ("." for all), by the end of their name."""
     done = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *folders],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -45,7 +45,7 @@ def source_files(*folders: str) -> list[Path]:
         names = [ROOT / name for name in done.stdout.splitlines()]
     else:  # an unpacked archive, no git
         names = [p for folder in folders for p in (ROOT / folder).rglob("*")]
-    return sorted(p for p in set(names) if p.suffix == ".py" and p.is_file())
+    return sorted(p for p in set(names) if p.name.endswith(suffix) and p.is_file())
 
 
 def module_name(path: str) -> str:
