@@ -36,7 +36,7 @@ def parse_profile(content: object, origin: str) -> dict[str, object]:
     if read.text("model") != "pi05":
         raise ConfigError(f"{origin}: model", expected="'pi05'", found=repr(content["model"]))
     views = read.texts("views")
-    layout = read.choice("layout", ("openpi", "lerobot"))
+    layout = read.text("layout")
     defaulted = [key for key in ("num_steps", "norm_eps") if key not in content]
     return {
         "name": read.text("name"),
@@ -130,12 +130,6 @@ class Reader:
         value = self.content.get(key)
         if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
             raise self._fail(key, "a name")
-        return value
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> str:
-        value = self.content.get(key)
-        if not isinstance(value, str) or value not in choices:
-            raise self._fail(key, " or ".join(map(repr, choices)))
         return value
 
     def boolean(self, key: str) -> bool:

@@ -104,8 +104,10 @@ def test_missing_keys_are_listed_together(tmp_path):
     content = profile_dict(TINY, state_norm=None, views=None)
     with pytest.raises(ConfigError, match=r"missing: \['views', 'state_norm'\]"):
         load_profile(put(tmp_path, "flashrt_profile.json", content))
-    with pytest.raises(ConfigError, match=r"layout: expected 'openpi' or 'lerobot', found 7"):
+    with pytest.raises(ConfigError, match=r"layout: expected a name, found 7"):
         load_profile(put(tmp_path, "flashrt_profile.json", profile_dict(TINY, layout=7)))
+    with pytest.raises(ConfigError, match=r"layout: expected 'openpi' or 'lerobot', found 'jax'"):
+        load_profile(put(tmp_path, "flashrt_profile.json", profile_dict(TINY, layout="jax")))
 
 
 @pytest.mark.parametrize("key", ["state_dim", "norm_eps", "robot_action_dim"])
