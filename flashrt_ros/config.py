@@ -105,6 +105,7 @@ class ActionDim:
     a_max: float | None = option(None, "largest acceleration", unit="units/s^2", low=1e-9, high=1e9, read_only=False)
     values: tuple[float, ...] = option((), "the only commands allowed (discrete); none: all within the limits")
     measured_by: str = option("", "state dimension that measures a position; empty: the one of the same name")
+    start: float | None = option(None, "held before the first command where nothing measures it; none: nearest to 0")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -121,6 +122,8 @@ class ActionDim:
         outside = [v for v in self.values if not self.lower <= v <= self.upper]
         if outside:
             raise ConfigError(f"{where}: values", expected=f"within {self.lower}..{self.upper}", found=outside[0])
+        if self.start is not None and not self.lower <= self.start <= self.upper:
+            raise ConfigError(f"{where}: start", expected=f"within {self.lower}..{self.upper}", found=self.start)
         if self.measured_by and self.kind != "position":
             raise ConfigError(f"{where}: measured_by", expected="only on a position dimension", found=self.kind)
 

@@ -1,0 +1,256 @@
+"""The guard: the last thing between a command and the robot; what it lets through is finite and within the limits (R6).
+
+Per dimension, relative to the command sent before: position, speed and acceleration limits for positions, range, speed
+and change for deltas, allowed values for choices. A position never gets so fast that it could not stop before its limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flashrt_core.errors import ConfigError
+
+from .config import ActionDim, RobotConfig
+from .faults import FaultReport
+
+ROUNDING = 1e-9  # of a dimension's range: below this a change is no clamp
+
+
+@dataclass(frozen=True)
+class GuardResult:
+    """command: float64 [A] to send, or None: send nothing (not anchored, taken over). held: the robot is asked to rest
+    whatever the input was. clamped: dimension -> requested minus sent. violations: F40, F42 unusable input; F41 clamped;
+    F21 gap refused."""
+
+    command: np.ndarray | None
+    held: bool = False
+    clamped: dict[str, float] = field(default_factory=dict)
+    violations: tuple[FaultReport, ...] = ()
+
+
+class Guard:
+    """Filters the command of each control period. Not thread-safe: the control thread owns it.
+
+    Starts unanchored: `anchor` first, with the measured state; until then nothing is let through.
+    """
+
+    def __init__(self, robot: RobotConfig, period_s: float, *, anchor_gap: float | None = None):
+        """period_s: control period T. anchor_gap: default the robot's."""
+        if not period_s > 0:
+            raise ConfigError("period_s", expected="> 0", found=period_s)
+        self.period_s = period_s
+        self.anchor_gap = robot.safety.anchor_gap if anchor_gap is None else anchor_gap
+        self.taken = False  # F21: somebody else commands the robot
+        self.clamp_counts: dict[str, int] = {}
+        self._set_limits(robot)
+        count = len(robot.actions)
+        self._last: np.ndarray | None = None  # last command sent
+        self._speed = np.zeros(count)  # of the positions in it, units/s
+        self._asked: np.ndarray | None = None  # last usable input, for holds
+        self._joining = False  # no command has been let through since the anchor
+
+    def _set_limits(self, robot: RobotConfig) -> None:
+        dims = robot.actions
+        self.robot = robot
+        self._names = robot.action_names
+        self._lower, self._upper = (np.array([getattr(d, n) for d in dims]) for n in ("lower", "upper"))
+        self._v, self._a = (np.array([_or_inf(getattr(d, n)) for d in dims]) for n in ("v_max", "a_max"))
+        self._position, self._delta = (_mask(dims, k) for k in ("position", "delta"))
+        self._choices = {i: np.array(d.values) for i, d in enumerate(dims) if d.values}
+        self._measured = robot.measured_index()
+        self._start = self._allowed(np.array([d.start or 0.0 for d in dims]))
+
+    @property
+    def anchored(self) -> bool:
+        """Whether commands are let through."""
+        return self._last is not None and not self.taken
+
+    @property
+    def last_command(self) -> np.ndarray | None:
+        """A copy of the last command sent, or of the anchor."""
+        return None if self._last is None else self._last.copy()
+
+    def set_limits(self, robot: RobotConfig) -> None:
+        """Other limits for the same dimensions, at run time. ConfigError when the dimensions differ."""
+        if [(d.name, d.kind) for d in robot.actions] != [(d.name, d.kind) for d in self.robot.actions]:
+            raise ConfigError("guard limits", expected="the same action dimensions", found="others")
+        self._set_limits(robot)
+        self.anchor_gap = robot.safety.anchor_gap
+
+    # ---- anchor and takeover
+
+    def anchor(self, state: np.ndarray) -> FaultReport | None:
+        """Start from the measured state [state dims]: at rest there. Returns why not (F17 outside limits, F14), or None.
+
+        Dimensions that nothing measures start from where the last command left them, else from their `start`.
+        """
+        measured = self.robot.measured_command(state)
+        wanted = self._position & (self._measured >= 0)
+        if not np.isfinite(measured[wanted]).all():
+            return FaultReport("F14", "the measured state is not finite")
+        rest = self._start if self._last is None else self._last
+        start = np.where(np.isnan(measured), rest, measured)
+        start[self._delta] = 0.0
+        inside = self._allowed(start)
+        gap = np.where(wanted, np.abs(start - inside), 0.0)
+        worst = int(np.argmax(gap))
+        if gap[worst] > self.anchor_gap:
+            reason = (
+                f"{self._names[worst]} is at {start[worst]:.4g}, limits {self._lower[worst]:g}..{self._upper[worst]:g}"
+            )
+            return FaultReport("F17", f"the robot stands outside its limits: {reason}", self._names[worst])
+        self._last, self._asked = inside, None
+        self._speed[:] = 0.0
+        self._joining, self.taken = True, False
+        return None
+
+    def take_over(self) -> None:
+        """F21: somebody else commands the robot now: nothing is let through until `anchor`."""
+        self.taken = True
+
+    def release(self) -> None:
+        """Deactivated: forget where the robot was commanded to be."""
+        self._last = self._asked = None
+        self._speed[:] = 0.0
+        self.taken = self._joining = False
+
+    # ---- every period
+
+    def check(self, command: object, *, hold: bool = False) -> GuardResult:
+        """The command to send in this period. Never raises.
+
+        command: [A], or None for "come to rest". hold: it is part of a hold (the runner comes to rest, or rests): then
+        the robot moves at most as much as the held command itself does since the previous period, never towards it.
+        """
+        if self._last is None or self.taken:
+            return GuardResult(None, held=True)
+        target, violation = self._usable(command)
+        if target is None:
+            return self._send(self._braking(), None, held=True, violations=() if violation is None else (violation,))
+        if self._joining and not hold:
+            refused = self._refuse_gap(target)
+            if refused is not None:
+                return self._send(self._braking(), None, held=True, violations=(refused,))
+            self._joining = False
+        return self._send(self._follow_hold(target) if hold else target, target, held=hold)
+
+    def _usable(self, command: object) -> tuple[np.ndarray | None, FaultReport | None]:
+        if command is None:
+            return None, None
+        try:
+            array = np.asarray(command, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            return None, FaultReport("F42", f"command is no numbers: {type(command).__name__}")
+        if array.shape != self._lower.shape:
+            return None, FaultReport("F42", f"command has shape {array.shape}, expected {self._lower.shape}")
+        bad = np.flatnonzero(~np.isfinite(array))
+        if len(bad):
+            return None, FaultReport("F40", f"{self._names[bad[0]]} is {array[bad[0]]}", self._names[bad[0]])
+        return array, None
+
+    def _refuse_gap(self, target: np.ndarray) -> FaultReport | None:
+        """The first command after the anchor must start near the measured state (rule R5)."""
+        gap = np.where(self._position & (self._measured >= 0), np.abs(target - self._last), 0.0)
+        worst = int(np.argmax(gap))
+        if gap[worst] <= self.anchor_gap:
+            return None
+        name = self._names[worst]
+        return FaultReport(
+            "F21", f"first command of {name} is {gap[worst]:.4g} away, at most {self.anchor_gap:g}", name
+        )
+
+    def _braking(self) -> np.ndarray:
+        """A target that asks every dimension to rest: positions and choices stay, deltas are zero."""
+        return np.where(self._delta, 0.0, self._last)
+
+    def _follow_hold(self, target: np.ndarray) -> np.ndarray:
+        """What a hold asks for: the held command's own motion, applied to where the robot was last sent.
+
+        A guard that lags behind a rate-limited command must not catch up during a hold.
+        """
+        step = target - self._asked if self._asked is not None else np.zeros(len(target))
+        return np.where(self._position, self._last + step, target)
+
+    def _send(
+        self, wish: np.ndarray, asked: np.ndarray | None, *, held: bool, violations: tuple[FaultReport, ...] = ()
+    ) -> GuardResult:
+        sent = self._limited(wish, held and asked is not None)
+        clamped = {}
+        if not held:
+            moved = np.abs(wish - sent) > ROUNDING * np.maximum(1.0, self._upper - self._lower)
+            clamped = {self._names[i]: float(wish[i] - sent[i]) for i in np.flatnonzero(moved)}
+            if clamped:
+                text = ", ".join(f"{k} by {v:.4g}" for k, v in list(clamped.items())[:4])
+                violations = (*violations, FaultReport("F41", f"clamped {text}", ",".join(clamped)))
+                for name in clamped:
+                    self.clamp_counts[name] = self.clamp_counts.get(name, 0) + 1
+        self._speed = np.where(self._position, (sent - self._last) / self.period_s, 0.0)
+        self._last, self._asked = sent, asked
+        return GuardResult(sent.copy(), held, clamped, violations)
+
+    # ---- limits
+
+    def _allowed(self, values: np.ndarray) -> np.ndarray:
+        """`values` within the ranges and allowed choices, a new array."""
+        out = np.clip(values, self._lower, self._upper)
+        for i, choices in self._choices.items():
+            out[i] = choices[np.argmin(np.abs(choices - values[i]))]
+        return out
+
+    def _limited(self, wish: np.ndarray, resting: bool) -> np.ndarray:
+        """The command nearest to `wish` that keeps every limit. resting: a hold, which may stop faster than a_max."""
+        out = self._allowed(wish)
+        with np.errstate(invalid="ignore", over="ignore"):
+            p, d = self._position, self._delta
+            out[p] = (self._last + self._position_step(wish, resting))[p]
+            out[d] = self._delta_value(wish, resting)[d]
+        return np.clip(out, self._lower, self._upper)
+
+    def _position_step(self, wish: np.ndarray, resting: bool) -> np.ndarray:
+        """Step [A] of position dimensions: towards the wish, as far as speed, acceleration and the way to stop allow."""
+        T, a = self.period_s, self._a
+        asked = (wish - self._last) / T
+        # Never so fast that the ramp to rest would end beyond the limit.
+        top = np.minimum(self._v, stoppable_speed(self._upper - self._last, a, T))
+        bottom = -np.minimum(self._v, stoppable_speed(self._last - self._lower, a, T))
+        speed = np.clip(asked, bottom, top)
+        slowest = np.where(
+            speed >= self._speed, np.minimum(speed, self._speed + a * T), np.maximum(speed, self._speed - a * T)
+        )
+        if resting:  # standing still is safe: a hold never moves more than the held command asks
+            slowest = np.where(np.abs(slowest) > np.abs(speed), speed, slowest)
+        return slowest * T
+
+    def _delta_value(self, wish: np.ndarray, resting: bool) -> np.ndarray:
+        """Value [A] of delta dimensions: range, |d| <= v_max T, |d - last| <= a_max T^2."""
+        T = self.period_s
+        top = np.minimum(self._upper, self._v * T)
+        bottom = np.maximum(self._lower, -self._v * T)
+        value = np.clip(wish, bottom, top)
+        change = self._a * T * T
+        slow = np.clip(value, self._last - change, self._last + change)
+        return np.where(np.abs(slow) > np.abs(value), value, slow) if resting else slow
+
+
+def stoppable_speed(room: np.ndarray, a_max: np.ndarray, period_s: float) -> np.ndarray:
+    """Largest speed [A] for this period after which the ramp to rest, a_max per period, ends within `room`.
+
+    With q = a_max T the ramp from v is v, v - q, v - 2q, ... > 0, each for one period. Its length with n = floor(v / q)
+    is T ((n + 1) v - q n (n + 1) / 2), which is solved for v. Without a_max (infinite) it is room / T.
+    """
+    room = np.maximum(room, 0.0)
+    finite = np.isfinite(a_max)
+    q = np.where(finite, a_max, 1.0) * period_s
+    n = np.floor((np.sqrt(1.0 + 8.0 * room / (q * period_s)) - 1.0) / 2.0)
+    ramp = (room / period_s + q * n * (n + 1) / 2.0) / (n + 1)
+    return np.where(finite, ramp, room / period_s)
+
+
+def _mask(dims: tuple[ActionDim, ...], kind: str) -> np.ndarray:
+    return np.array([d.kind == kind for d in dims])
+
+
+def _or_inf(value: float | None) -> float:
+    return np.inf if value is None else value
