@@ -29,8 +29,11 @@ def clean_prompt(prompt: str) -> str:
 
 
 def discretize_state(state: np.ndarray) -> np.ndarray:
-    """Normalised state [S] -> bins int [S]: 0..255 within [-1, 1), 255 at and above the last edge, -1 below -1."""
-    return np.digitize(np.asarray(state, dtype=np.float32), STATE_BIN_EDGES) - 1
+    """Normalised state [S] -> bins int [S]: 0..255 within [-1, 1), 255 at and above the last edge, -1 below -1.
+
+    The dtype is the one that normalisation gave (openpi float64, LeRobot float32), as in both projects.
+    """
+    return np.digitize(np.asarray(state), STATE_BIN_EDGES) - 1
 
 
 def format_prompt(prompt: str, state: np.ndarray | None) -> str:
