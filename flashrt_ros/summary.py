@@ -11,7 +11,7 @@ import numpy as np
 from flashrt_core import __version__
 from flashrt_core.runtime.boundary import BoundaryMetrics, boundary_metrics
 
-from .closed_loop import Episode, LoopSettings
+from .closed_loop import Episode
 from .metrics import percentiles, wilson_interval
 from .rollout import Rollout
 
@@ -21,10 +21,12 @@ MOVING_DIMS = 3  # x, y, z; the other deltas of the action are unused by the tas
 TIMING_KEYS = ("model_latency_ms", "tick_late_ms", "wall_s", "machine")  # all that may differ between two equal runs
 
 
-def boundary(episodes: Sequence[Episode], loop: LoopSettings, reference: Sequence[Episode] = ()) -> BoundaryMetrics:
+def boundary(episodes: Sequence[Episode], reference: Sequence[Episode] = ()) -> BoundaryMetrics:
     """CB1-CB6 over the hand's commanded path, in metres and seconds; runs are not joined to each other.
 
-    v_max is one full action per tick. reference: the same seeds run synchronously, for CB5.
+    The boundary is the tick before a switch and the tick of it, for every splice alike: with a blend of 3 ticks and a new
+    chunk every 5, "within the blend" would be nearly every tick. v_max is one full action per tick.
+    reference: the same seeds run synchronously, for CB5.
     """
     commands, starts = _path(episodes)
     switches = [t + s for e, s in zip(episodes, starts, strict=True) for t in e.switch_ticks if t < len(e.commands)]
@@ -39,7 +41,6 @@ def boundary(episodes: Sequence[Episode], loop: LoopSettings, reference: Sequenc
         more["reference"], more["reference_starts"] = _path(reference)
     return boundary_metrics(
         commands, switches, 1.0 / CONTROL_HZ,
-        blend=loop.blend_ticks if loop.splice in ("linear", "quintic") else 0,
         v_max=STEP_M * CONTROL_HZ,
         disagreements=[None if d is None else d * STEP_M for d, _, _ in rows],
         executed=[x for _, x, _ in rows], elapsed=[y for _, _, y in rows],
@@ -73,7 +74,7 @@ def summarise(episodes: Sequence[Episode], what: Rollout, seed: int, wall_s: flo
         "tick_misses": sum(e.tick_misses for e in sound),
         "ticks": sum(e.steps for e in sound),
         "policy_errors": sum(e.policy_errors for e in sound),
-        "boundary": _rounded(boundary(sound, what.loop).to_json()),
+        "boundary": _rounded(boundary(sound).to_json()),
         "tick_late_ms": percentiles([x for e in sound for x in e.late_ms]),
         "precision": what.precision,
         "splice": what.loop.splice,
