@@ -14,7 +14,9 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from policy_io import load_policy, load_weights, save_policy, write_manifest  # noqa: E402
+from policy_io import load_policy, load_weights, save_policy  # noqa: E402
+
+from flashrt_core.core.manifest import write_manifest  # noqa: E402
 
 LIMIT_BYTES = 12_000_000
 TEMPLATE = Path(__file__).with_name("card_template.md")

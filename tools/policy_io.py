@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -139,12 +138,3 @@ def load_policy(folder: Path, steps: int = 10) -> Policy:
     model.load_state_dict(load_weights(folder))
     tokenizer = (folder / "paligemma_tokenizer.model").read_bytes()
     return Policy(model, Stats.from_json(stats["state"]), Stats.from_json(stats["actions"]), tokenizer, steps)
-
-
-def write_manifest(folder: Path) -> None:
-    """manifest.json: size and SHA-256 of every other file of the folder."""
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"):
-        data = path.read_bytes()
-        files[path.relative_to(folder).as_posix()] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    (folder / "manifest.json").write_text(json.dumps({"files": files}, indent=2) + "\n")
