@@ -37,7 +37,7 @@ ACTIONS = {
         "decelerate to rest along the last command within limits, publish the hold every period",
         "itself after 5 good cycles, or the operator (auto_resume: false)",
     ),
-    Level.STOP: ("as hold, then deactivate", "the operator: activate"),
+    Level.STOP: ("as hold, then deactivate", "the operator (activate)"),
     Level.EXIT: ("publish the hold, then the process exits", "restart"),
 }
 
@@ -67,8 +67,10 @@ class FaultRow:
 
     @property
     def clears(self) -> str:
-        """What ends it, at its worst level."""
-        return self.levels[-1].clears if self.levels else "-"
+        """What ends it, at its worst level, in short."""
+        worst = self.levels[-1] if self.levels else Level.OK
+        good = GOOD_CYCLES.get(worst, 0)
+        return f"{good} good cycles" if good > 1 else worst.clears
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ _ROWS = (
     # A: observations
     FaultRow("F01", "cameras_stopped", (COAST, HOLD), "max_obs_age + T", "C", "all cameras stop (publisher paused)",
              "coast, then hold at chunk end; status names topics"),
-    FaultRow("F02", "camera_stopped", (COAST, HOLD), "same", "C", "one of N views stops",
-             "same; no request with a missing view"),
+    FaultRow("F02", "camera_stopped", (COAST, HOLD), "max_obs_age + T", "C", "one of N views stops",
+             "as F01; no request with a missing view"),
     FaultRow("F03", "camera_slow", (NOTE,), "1 s", "C", "camera drops to 3 Hz",
              "requests only on fresh frames; rate in status"),
     FaultRow("F04", "frozen_image", (HOLD,), "1.0 s", "C", "frozen image: same bytes, new stamps, arm moving",
@@ -292,3 +294,30 @@ def fault_table() -> Iterator[tuple[str, str, str, str, str, str, str]]:
     for row in FAULTS.values():
         level = " then ".join(x.name.lower() for x in row.levels) or "-"
         yield row.id, row.fault, level, row.expected, row.clears, row.bound, row.name
+
+
+COLUMNS = ("id", "fault", "level", "action", "clears", "bound", "counter")
+
+
+def levels_markdown() -> str:
+    """The levels as a Markdown table."""
+    rows = [("level", "state", "what is done", "what ends it")]
+    rows += [(f"L{level - 1}", level.name.lower(), level.action, level.clears) for level in Level if level > Level.OK]
+    return _markdown(rows)
+
+
+def table_markdown() -> str:
+    """The fault table as Markdown, one table per group: what docs/faults.md holds."""
+    parts, rows = [], []
+    for row in fault_table():
+        if row[0] in GROUPS:
+            parts.append(_markdown(rows) if rows else "")
+            parts.append(f"### {GROUPS[row[0]].capitalize()}\n")
+            rows = [COLUMNS]
+        rows.append(row)
+    return "\n".join([*parts[1:], _markdown(rows)])
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from .faults import FAULTS, GOOD_CYCLES, FaultReport, FaultRow, Level, fault_table
+from .faults import FAULTS, GOOD_CYCLES, FaultReport, FaultRow, Level, fault_table, levels_markdown, table_markdown
 from .redact import one_line, public_error
 
 __all__ = ["FAULTS", "ActiveFault", "FaultReport", "FaultRow", "Health", "HealthEvent", "Level", "fault_table"]
@@ -195,3 +196,16 @@ def _name(fault: str) -> str:
 
 def _line(entry: ActiveFault) -> str:
     return f"{entry.id} {_name(entry.id)}: {entry.reason}" if entry.reason else f"{entry.id} {_name(entry.id)}"
+
+
+def main() -> int:
+    """`python -m flashrt_ros.health --table`: the same as `flashrt health --markdown`, where the CLI is not installed."""
+    if sys.argv[1:] not in ([], ["--table"]):
+        sys.stderr.write("usage: python -m flashrt_ros.health [--table]\n")
+        return 2
+    sys.stdout.write(levels_markdown() + "\n" + table_markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from . import calibrate, demo, doctor, inspect, predict
+from . import calibrate, demo, doctor, health, inspect, predict
 
-COMMANDS = {"demo": demo, "predict": predict, "inspect": inspect, "calibrate": calibrate, "doctor": doctor}
+COMMANDS = {
+    "demo": demo,
+    "predict": predict,
+    "inspect": inspect,
+    "calibrate": calibrate,
+    "doctor": doctor,
+    "health": health,
+}
