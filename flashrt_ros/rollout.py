@@ -106,6 +106,9 @@ class Runner:
         self.what = what
         self.env = TabletopEnv(renderer=what.renderer)
         self.model = load_policy(what.checkpoint, what.precision, what.threads, what.renderer)
+        # a checkpoint made for another task fails here, once; this is the warm-up too
+        seen = self.env.observe()
+        self.model.predict(seen["images"], prompt=self.env.prompt, state=seen["state"], seed=0)
 
     def run(self, seed: int, watch=None) -> Episode:
         """Episode `seed`; `watch` as in `run_episode`."""

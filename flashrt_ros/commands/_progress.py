@@ -14,7 +14,7 @@ class EpisodeProgress:
         self._console, self._total, self._hidden = console, total, hidden
         self._live = console.is_terminal and not hidden
         columns = (
-            TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[wins]}"),
+            TextColumn("episodes"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[wins]}"),
             TimeElapsedColumn(), TextColumn("[dim]{task.fields[last]}"),
         )  # fmt: skip
         self._bar = Progress(*columns, console=console, disable=not self._live)

@@ -78,6 +78,12 @@ def test_bad_input_is_one_line(capsys, tmp_path, argv, words):
     assert line.startswith(f"flashrt {argv[0]}: ") and words in line
 
 
+def test_demo_with_a_checkpoint_of_another_task_is_one_line(capsys, tmp_path):
+    folder = write_checkpoint(tmp_path / "c")  # 28 px images
+    line = failed(capsys, "demo", "--checkpoint", str(folder), "--out", str(tmp_path / "out"))
+    assert "image 0 (agentview): expected shape (28, 28, 3)" in line
+
+
 def test_unknown_options_and_commands_exit_2(capsys):
     assert run(capsys, "demo", "--epsiodes", "3")[0] == 2
     assert run(capsys, "dmeo")[0] == 2
