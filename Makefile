@@ -22,7 +22,7 @@ CONSTRAINTS := requirements/constraints.txt
 TORCH := torch==2.13.0
 # One line a package while pip works, so that a slow line is seen to be alive. Errors go to stderr as they are.
 SHOW := sed -nuE 's/^Collecting ([^ ;]+).*/  \1/p; s/^Installing collected packages:.*/  unpacking .../p'
-install = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c $(CONSTRAINTS) $(PIP_ARGS) $(1)
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c $(CONSTRAINTS) $(PIP_ARGS)
 
 help:  ## this list
 	@echo "FlashRT for ROS 2"
@@ -64,10 +64,10 @@ $(BIN)/python:
 
 $(VENV)/.stamp-demo: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "Installing FlashRT, PyTorch and MuJoCo into $(VENV) (about 1 GB on disk; 1-3 minutes on a fast line, once) ..."
-	@$(call install,"$(TORCH)" -e '.[demo]') | $(SHOW)
+	@$(INSTALL) "$(TORCH)" -e '.[demo]' | $(SHOW)
 	@touch $@
 
 $(VENV)/.stamp-test: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "Installing FlashRT, PyTorch, MuJoCo and the test tools into $(VENV) (about 1 GB on disk; 1-3 minutes on a fast line, once) ..."
-	@$(call install,"$(TORCH)" -e '.[demo,dev]') | $(SHOW)
+	@$(INSTALL) "$(TORCH)" -e '.[demo,dev]' | $(SHOW)
 	@touch $@ $(VENV)/.stamp-demo
