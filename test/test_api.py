@@ -167,7 +167,7 @@ def test_plugin_rows_can_be_added(monkeypatch, checkpoint) -> None:
     monkeypatch.setitem(__import__("sys").modules, __name__, __import__("sys").modules[__name__])
     model = load_model(checkpoint, config="toy", hardware="toyhw", num_views=3)
     assert model._pipe.num_views == 3
-    with pytest.raises(ConfigError, match="num_steps=5.*not an option of toy/torch/toyhw"):
+    with pytest.raises(ConfigError, match=r"num_steps=5.*not an option of toy/torch/toyhw"):
         load_model(checkpoint, config="toy", hardware="toyhw", num_steps=5)
 
 
