@@ -34,6 +34,7 @@ def _ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def _number(v: float) -> str:
+    v = 0.0 if abs(v) < 1e-12 else v  # never "-0"
     return f"{v:.3g}" if abs(v) < 1000 else f"{v:.0f}"
 
 
