@@ -86,6 +86,7 @@ class ObservationBuilder:
         self._log = logger or logging.getLogger(__name__)
         self._refused: dict[str, str] = {}
         self._last_now: int | None = None
+        self._together_ns = clock.now_ns()  # when the newest frames of all views last belonged together
         self._seq = 0
         self._used: dict[str, int] = {}
         self._watches = {view: _Watch() for view in self.views}
@@ -155,6 +156,7 @@ class ObservationBuilder:
 
     def reset(self) -> None:
         """Forget all messages (simulated time went back, another episode); the prompt and the counters stay."""
+        self._together_ns = self._clock.now_ns()
         for slot in (*self.images.values(), self.state_slot):
             slot.reset()
         self._used.clear()
@@ -181,7 +183,8 @@ class ObservationBuilder:
     def snapshot(self, now_ns: int) -> Observation | list[FaultReport]:
         """The observation for a request made now, or the faults that forbid one.
 
-        An empty list: nothing is wrong, but not every view has a new frame since the last snapshot.
+        An empty list: nothing is wrong, but not every view has a new frame since the last snapshot, near the others in
+        time: ask again in the next period.
         """
         reports = self._conditions(now_ns)
         teleport = self.state_slot.teleport
@@ -198,6 +201,8 @@ class ObservationBuilder:
             return []  # forgotten by a reset between the checks and here
         fresh_ns = self._safety.fresh_obs_s * NS
         if any(f.seq == self._used.get(v) or now_ns - f.received_ns > fresh_ns for v, f in frames.items()):
+            return []
+        if _apart_s(list(frames.values())) > self._safety.max_skew_s:
             return []
         self._used = {view: f.seq for view, f in frames.items()}
         self._seq += 1
@@ -225,7 +230,7 @@ class ObservationBuilder:
         out = [slot.reject for slot in (*self.images.values(), self.state_slot) if slot.reject is not None]
         out += self._view_ages(now_ns)
         out += self._state_age(now_ns)
-        out += self._skew()
+        out += self._skew(now_ns)
         for view, slot in self.images.items():
             out += self._picture(view, slot, now_ns)
         return out
@@ -257,17 +262,26 @@ class ObservationBuilder:
             return []
         return [FaultReport("F15", f"last state from {topic} {age / NS:.3f} s ago", topic)]
 
-    def _skew(self) -> list[FaultReport]:
-        """F11, or F10 when a bad stamp is the cause. Without stamps the receipts are compared."""
+    def _skew(self, now_ns: int) -> list[FaultReport]:
+        """F11, or F10 when a bad stamp is the cause. Without stamps the receipts are compared.
+
+        Views that come with different delays show different moments: that is a fault at once. Views that only come at
+        different times (one is slow) are waited for (`_apart_s`), and a fault when they never come together.
+        """
         frames = [slot.frame for slot in self.images.values() if slot.frame is not None]
         notes = [slot.stamp_fault for slot in self.images.values() if slot.stamp_fault is not None]
-        times = [f.stamp_ns for f in frames]
-        if not all(times):
-            times = [f.received_ns for f in frames]
-        skew = max(times, default=0) - min(times, default=0)
-        if skew <= self._safety.max_skew_s * NS:
+        limit_s, reason = self._safety.max_skew_s, ""
+        if frames and all(f.stamp_ns for f in frames):
+            delays = [f.received_ns - f.stamp_ns for f in frames]
+            delay_s = (max(delays) - min(delays)) / NS
+            if delay_s > limit_s:
+                reason = f"views are delayed differently by {delay_s:.3f} s, at most {limit_s:g} s"
+        if _apart_s(frames) <= limit_s:
+            self._together_ns = now_ns
+        elif not reason and now_ns - self._together_ns > self._safety.max_obs_age_s * NS:
+            reason = f"views are never less than {limit_s:g} s apart, now {_apart_s(frames):.3f} s"
+        if not reason:
             return notes
-        reason = f"views are {skew / NS:.3f} s apart, at most {self._safety.max_skew_s:g} s"
         if notes:
             return [FaultReport("F10", f"{notes[0].reason}; {reason}", notes[0].subject, Level.COAST)]
         return [FaultReport("F11", reason)]
@@ -312,6 +326,14 @@ class ObservationBuilder:
         step = np.abs(state.values - watch.start) / np.maximum(self.state_slot.span, 1e-9)
         watch.moved = max(watch.moved, float(step.max(initial=0.0)))
         return watch.moved
+
+
+def _apart_s(frames: Sequence[Frame]) -> float:
+    """Seconds between the oldest and the newest of these frames, by stamp, or by receipt when one has no stamp."""
+    times = [f.stamp_ns for f in frames]
+    if not all(times):
+        times = [f.received_ns for f in frames]
+    return (max(times, default=0) - min(times, default=0)) / NS
 
 
 def _level(report: FaultReport) -> Level:

@@ -1,0 +1,417 @@
+"""Rows F01 to F17, F19 and F26 to F29 of the fault matrix at the level of the observations: injected, seen, in time."""
+
+from __future__ import annotations
+
+import array
+import io
+import math
+import time
+
+import numpy as np
+import pytest
+from support.arm import JOINTS, PERIOD_S, SIDE, Rig, arm, camera, with_safety
+
+from flashrt_core.errors import ConfigError
+from flashrt_core.runtime.clock import NS
+from flashrt_ros.health import FAULTS, Level
+from flashrt_ros.image_decode import MAX_BYTES
+from flashrt_ros.observation import Observation, ObservationBuilder
+
+T = PERIOD_S
+OK, NOTE, COAST, HOLD = Level.OK, Level.NOTE, Level.COAST, Level.HOLD
+EPS = 1e-9
+
+
+@pytest.fixture
+def rig():
+    rig = Rig()
+    assert rig.run(1.2) == OK and isinstance(rig.snapshot(), Observation)
+    return rig
+
+
+def still_good(rig: Rig, seconds: float = 1.0) -> None:
+    """After the fault: everything works again."""
+    assert rig.run(seconds) == OK and isinstance(rig.snapshot(), Observation)
+
+
+def test_F01_all_cameras_stop(rig):
+    limit = rig.robot.safety.max_obs_age_s
+    rig.paused = {"front", "hand"}
+    last = rig.obs.images["front"].frame.received_ns
+    rig.until("F01", COAST, limit + T + EPS)
+    age = (rig.clock.now_ns() - last) / NS
+    assert limit < age <= limit + T + EPS
+    assert "F02" not in rig.health.active
+    reason = rig.health.to_status()["reason"]
+    assert "front/image" in reason and "hand/image" in reason
+    assert {r.id for r in rig.snapshot()} >= {"F01"}
+    rig.paused = set()
+    still_good(rig)
+
+
+def test_F02_one_view_stops(rig):
+    rig.paused = {"hand"}
+    rig.until("F02", COAST, rig.robot.safety.max_obs_age_s + T + EPS)
+    assert "F01" not in rig.health.active
+    reason = rig.health.to_status()["reason"]
+    assert "hand/image" in reason and "front/image" not in reason
+    assert not isinstance(rig.snapshot(), Observation)
+    rig.paused = set()
+    still_good(rig)
+
+
+def test_F02_no_request_with_a_view_that_never_came():
+    rig = Rig()
+    rig.paused = {"hand"}
+    rig.run(0.2)
+    assert "F02" in {r.id for r in rig.snapshot()}
+
+
+def test_F03_camera_drops_to_3_hz(rig):
+    requests = []
+
+    def run(seconds):
+        for _ in range(round(seconds / T)):
+            rig.paused = set() if rig.ticks % 16 == 0 else {"front", "hand"}
+            level = rig.tick()
+            got = rig.snapshot()
+            if isinstance(got, Observation):
+                requests.append((rig.clock.now_ns(), got))
+            assert level <= NOTE, rig.health.active
+        return level
+
+    run(1.0 + T)
+    assert rig.health.active.get("F03") == NOTE  # within a second
+    run(3.0)
+    hz = rig.obs.status(rig.clock.now_ns())["front"]["hz"]
+    assert 2.9 <= hz <= 4.1
+    assert "Hz" in rig.health.to_status()["reason"]
+    assert 10 <= len(requests) <= 15  # one per frame, never the same frame twice
+    assert len({got.received_ns for _, got in requests}) == len(requests)
+    assert all(got.age_s(at) <= rig.robot.safety.fresh_obs_s for at, got in requests)
+
+
+@pytest.mark.parametrize("frozen", ["front", "hand"])
+def test_F04_frozen_image(rig, frozen):
+    picture, pixels = rig.picture, rig.picture(frozen)
+    rig.picture = lambda view: pixels if view == frozen else picture(view)
+    spent = rig.until("F04", HOLD, 1.0)
+    assert spent > 0.5
+    reason = rig.health.to_status()["reason"]
+    assert "frozen" in reason and frozen in reason
+    assert "F04" in {r.id for r in rig.snapshot()}
+    rig.picture = picture
+    still_good(rig)
+
+
+def test_F04_needs_a_moving_state(rig):
+    pixels = rig.picture("front")
+    rig.picture = lambda view: pixels
+    rig.moving = False
+    assert rig.run(5.0) == OK
+
+
+def test_F04_a_camera_without_noise_is_seen_at_any_place(rig):
+    """Every pixel of a small image counts, so one that changes is enough."""
+    rig.picture = lambda view: (
+        np.full((SIDE, SIDE, 3), 100, np.uint8)
+        + 50
+        * np.eye(SIDE, dtype=np.uint8)[..., None]
+        * (np.arange(SIDE) == rig.ticks // 2 % SIDE)[:, None, None].astype(np.uint8)
+    )
+    assert rig.run(3.0) == OK
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "mono8", "16UC1", "yuv422", "", "rgb8 ", "rgba8\0"])
+def test_F05_wrong_encoding(encoding):
+    rig = Rig(arm(cameras=(camera("front", encodings=("rgb8",)), camera("hand"))))
+    report = rig.send_image("front", encoding=encoding)  # the very first message
+    assert report.id == "F05" and "front/image" in report.reason and "rgb8" in report.reason
+    assert rig.obs.images["front"].frame is None
+    rig.paused = {"front"}
+    assert rig.tick() >= HOLD and "F05" in rig.health.active  # one period after the message: activation is refused
+    rig.paused = set()
+    still_good(rig)
+    rig.send_image("front", encoding=encoding)
+    rig.paused = {"front"}
+    assert rig.tick() == HOLD
+    assert rig.obs.counters["F05"] == 2
+
+
+@pytest.mark.parametrize(
+    "config, size, good",
+    [
+        ({"resize": "exact"}, (SIDE, SIDE), True),
+        ({"resize": "exact"}, (2 * SIDE, 2 * SIDE), False),
+        ({"resize": "pad"}, (2 * SIDE, 3 * SIDE), True),
+        ({"resize": "pad", "width": 48, "height": 32}, (32, 48), True),
+        ({"resize": "pad", "width": 48, "height": 32}, (48, 32), False),
+        ({"resize": "pad", "width": 48}, (32, 49), False),
+    ],
+)
+def test_F06_wrong_size(config, size, good):
+    rig = Rig(arm(cameras=(camera("front", **config), camera("hand"))))
+    height, width = size
+    report = rig.send_image("front", height=height, width=width, step=3 * width, data=bytes(3 * height * width))
+    if good:
+        assert report is None and rig.obs.images["front"].frame.image.shape == (SIDE, SIDE, 3)
+    else:
+        assert report.id == "F06" and rig.obs.images["front"].frame is None
+        rig.paused = {"front"}
+        rig.tick()
+        assert rig.health.active["F06"] == HOLD
+
+
+@pytest.mark.parametrize("length", [0, 1, 3 * SIDE, 3 * SIDE * SIDE - 1])
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, lambda b: array.array("B", b), lambda b: np.frombuffer(b, np.uint8)]
+)
+def test_F07_short_data(rig, length, kind):
+    report = rig.send_image("front", data=kind(bytes(length)))
+    assert report.id == "F07"
+    rig.paused = {"front"}
+    rig.tick()
+    assert rig.health.active["F07"] == COAST
+    rig.paused = set()
+    still_good(rig)
+
+
+@pytest.mark.parametrize("encoding, order", [("rgb8", "RGB"), ("bgr8", "BGR"), ("rgba8", "RGBA"), ("bgra8", "BGRA")])
+@pytest.mark.parametrize("padding", [0, 1, 7, 64])
+def test_F08_padded_step(encoding, order, padding):
+    rig = Rig()
+    rgb = rig.picture("front")
+    channels = {"R": rgb[..., 0], "G": rgb[..., 1], "B": rgb[..., 2], "A": np.full(rgb.shape[:2], 9, np.uint8)}
+    rows = np.stack([channels[c] for c in order], axis=-1).reshape(SIDE, -1)
+    data = np.full((SIDE, rows.shape[1] + padding), 255, np.uint8)
+    data[:, : rows.shape[1]] = rows
+    assert rig.send_image("front", encoding=encoding, step=data.shape[1], data=data.tobytes()) is None
+    assert np.array_equal(rig.obs.images["front"].frame.image, rgb)
+
+
+@pytest.mark.parametrize("changes", [
+    {"height": 2**31}, {"width": 2**31}, {"height": 2**32 - 1, "width": 2**32 - 1}, {"height": 0}, {"width": 0},
+    {"step": 0}, {"step": 3 * SIDE - 1}, {"step": 2**32 - 1}, {"height": -1}, {"width": 16385, "step": 3 * 16385},
+    {"height": 16384, "step": MAX_BYTES // 16384 + 1}, {"height": 2**63}, {"step": 2.5}, {"width": None},
+])  # fmt: skip
+def test_F09_absurd_dims(changes):
+    rig = Rig(arm(cameras=(camera("front", resize="pad"), camera("hand"))))
+    report = rig.send_image("front", **changes)
+    assert report.id == "F09", report
+    rig.paused = {"front"}
+    rig.tick()
+    assert rig.health.active["F09"] == COAST
+
+
+def test_F09_compressed_bomb_is_refused_by_its_header():
+    from PIL import Image
+
+    rig = Rig(arm(cameras=(camera("front", transport="compressed", resize="pad"), camera("hand"))))
+    small = io.BytesIO()
+    Image.new("1", (16384, 16384)).save(small, "PNG")  # 35 KB that would decode to 805 MB
+    assert len(small.getvalue()) < 100_000
+    assert rig.obs.put_compressed("front", small.getvalue(), 1).id == "F09"
+
+
+def test_F10_stamps(rig):
+    """Zero, future or going back: ages are those of the receipt; skewed views are not aligned."""
+    frame = rig.obs.images["front"].frame
+    rig.send_image("front", stamp_ns=0)
+    rig.send_image("hand", stamp_ns=0)
+    after = rig.obs.images["front"].frame
+    assert after.stamp_ns == 0 and after.received_ns == rig.clock.now_ns() > frame.received_ns
+    rig.paused = {"front", "hand"}
+    assert rig.tick() == NOTE and "F10" in rig.health.active  # both without stamps: compared by receipt, still aligned
+    assert isinstance(rig.snapshot(), Observation)
+    rig.paused = set()
+    still_good(rig)
+    rig.stamp_offset_ns = {"front": 3600 * NS}
+    assert "future" in _stamp_reason(rig)
+    rig.run(0.1)
+    rig.stamp_offset_ns = {"front": -3600 * NS}
+    assert "went back" in _stamp_reason(rig)
+    rig.paused = {"front", "hand"}
+    rig.tick()
+    assert rig.health.active["F10"] == COAST  # an hour apart: no request is made with these
+    assert not isinstance(rig.snapshot(), Observation)
+    rig.stamp_offset_ns, rig.paused = {}, set()
+    still_good(rig)
+
+
+def _stamp_reason(rig: Rig) -> str:
+    rig.send_image("front", ros_now_ns=rig.clock.now_ns())
+    rig.send_image("hand")
+    return rig.obs.images["front"].stamp_fault.reason
+
+
+def test_F11_skewed_views(rig):
+    limit = rig.robot.safety.max_skew_s
+    rig.stamp_offset_ns = {"hand": -round(limit * NS)}
+    assert rig.run(0.5) == OK  # exactly at the limit
+    rig.stamp_offset_ns = {"hand": -round(limit * NS) - 2}
+    rig.ticks += rig.ticks % 2
+    assert rig.until("F11", COAST, T + EPS) <= T + EPS
+    assert [r.id for r in rig.snapshot()] == ["F11"]
+    rig.stamp_offset_ns = {}
+    still_good(rig)
+
+
+@pytest.mark.parametrize("value, name", [(4, "black"), (12, "black"), (255, "saturated"), (120, "constant")])
+@pytest.mark.parametrize("hold", [False, True])
+def test_F12_no_picture(value, name, hold):
+    rig = Rig(with_safety(arm(), hold_on_constant=hold))
+    rig.run(1.2)
+    good = rig.picture
+    noise = np.random.default_rng(1)
+    rig.picture = lambda view: (
+        np.clip(value - noise.integers(0, 4, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+        if view == "hand"
+        else good(view)
+    )
+    rig.ticks += rig.ticks % 2
+    rig.tick()
+    assert rig.health.active["F12"] == NOTE and name in rig.health.to_status()["reason"]
+    if hold:
+        assert 0.9 <= rig.until("F12", HOLD, 1.0 + 2 * T) + T
+        assert not isinstance(rig.snapshot(), Observation)
+    else:
+        assert rig.run(3.0) == NOTE
+        assert isinstance(rig.snapshot(), Observation)
+    rig.picture = good
+    still_good(rig)
+
+
+def test_F13_camera_names():
+    robot = arm()
+    for views in (("front", "wrist"), ("front", "hand", "side"), ("front",)):
+        with pytest.raises(ConfigError) as error:
+            ObservationBuilder(robot, image_size=SIDE, clock=None, views=views)
+        assert all(v in str(error.value) for v in set(views) - {"front"})
+    rig = Rig(views=("hand", "front"))  # the policy's order counts, not the file's
+    rig.picture = lambda view: np.full((SIDE, SIDE, 3), 40 if view == "hand" else 200, np.uint8)
+    rig.run(0.2)
+    assert [im[0, 0, 0] for im in rig.snapshot().images] == [40, 200]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
+def test_F14_state_not_finite(rig, bad):
+    limit = rig.robot.safety.max_state_age_s
+    seen = rig.obs.state.seq
+    send = rig.send_state
+    rig.send_state = lambda: send(positions=[0.1, bad, 0.1])
+    assert rig.tick() == COAST and "F14" in rig.health.active
+    assert rig.obs.state.seq == seen  # not stored
+    assert rig.until("F15", COAST, limit + T + EPS)  # its age runs
+    assert not isinstance(rig.snapshot(), Observation)
+    rig.send_state = send
+    still_good(rig)
+
+
+def test_F15_joint_state_stops(rig):
+    limit = rig.robot.safety.max_state_age_s
+    rig.paused = {"state"}
+    last = rig.obs.state.received_ns
+    rig.until("F15", COAST, limit + T + EPS)
+    assert limit < (rig.clock.now_ns() - last) / NS <= limit + T + EPS
+    assert "joint_states" in rig.health.to_status()["reason"]
+    assert not isinstance(rig.snapshot(), Observation)
+    rig.paused = set()
+    still_good(rig)
+
+
+def test_F16_joints_by_name(rig):
+    names = [*JOINTS[::-1], "gripper_left"]
+    assert rig.send_state(names=names, positions=[0.3, 0.2, 0.1, 9.0]) is None  # reordered, one too many
+    assert np.allclose(rig.obs.state.values, [0.1, 0.2, 0.3])
+    send = rig.send_state
+    for names in (JOINTS[:2], (*JOINTS[:2], "wirst"), (*JOINTS, "elbow"), ()):
+        rig.send_state = lambda n=names: send(names=list(n), positions=[0.0] * len(n))
+        assert rig.tick() >= HOLD and "F16" in rig.health.active
+        assert "wrist" in rig.health.to_status()["reason"] or len(names) == 4
+        rig.send_state = send
+        still_good(rig)
+    for positions in ([0.0, 0.0], [0.0] * 4, [], [[0.0]] * 3, ["a", "b", "c"], None):
+        assert rig.send_state(positions=positions).id == "F16"
+
+
+def test_F17_wrong_units(rig):
+    send = rig.send_state
+    assert send(positions=[1.199, -1.199, 0.0]) is None  # limits x 1.2
+    rig.send_state = lambda: send(positions=[0.0, 57.3, 0.0])  # degrees
+    assert rig.tick() >= HOLD
+    assert rig.health.active["F17"] == HOLD
+    assert "elbow" in rig.health.to_status()["reason"]
+    assert rig.obs.state.values[1] == pytest.approx(-1.199)
+    rig.send_state = send
+    still_good(rig)
+
+
+def test_F19_teleport(rig):
+    rig.moving = False
+    rig.joints = rig.obs.state.values + np.array([0.0, 0.0, 0.9])
+    assert rig.tick() == OK  # a fast move, not a jump
+    rig.joints = rig.joints - np.array([0.0, 0.0, 1.01])
+    assert rig.tick() == HOLD and rig.health.active == {"F19": HOLD}  # within one period
+    assert "wrist" in rig.health.to_status()["reason"]
+    assert [rig.tick() for _ in range(5)] == [HOLD] * 4 + [OK]  # a single event: five good periods end it
+    rig.paused = {"state"}
+    rig.run(0.3)
+    rig.joints, rig.paused = -rig.joints, set()
+    rig.tick()
+    assert "F19" not in rig.health.active  # after a silence the robot may be anywhere
+
+
+def test_F19_blocks_the_request_of_its_period(rig):
+    rig.moving = False
+    rig.send_state(positions=[0.99, 0.9, 0.9])
+    rig.send_state(positions=[-0.99, 0.9, 0.9])
+    for view in rig.robot.views:
+        rig.send_image(view)
+    assert [r.id for r in rig.snapshot()] == ["F19"]
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_F26_wall_clock_steps(rig, hours):
+    """Stamps follow the wall clock, ages do not: no coast, no hold, requests go on."""
+    shift = hours * 3600 * NS
+    rig.stamp_offset_ns = {"front": shift, "hand": shift, "state": shift}
+    for _ in range(100):
+        assert rig.tick() <= NOTE
+        assert isinstance(rig.snapshot(), Observation) or rig.snapshot() == []
+        assert rig.obs.status(rig.clock.now_ns())["front"]["age_s"] <= 2 * T + EPS
+
+
+def test_F27_sim_time_jumps_back(rig):
+    old = rig.obs.images["front"].frame
+    rig.clock.jump(-50.0)
+    assert [r.id for r in rig.obs.faults(rig.clock.now_ns())] == ["F27"]  # at the first look after the jump
+    assert FAULTS["F27"].level == HOLD
+    assert rig.obs.images["front"].frame is None and rig.obs.state is None and old is not None
+    rig.run(0.3)
+    still_good(rig)
+
+
+def test_F28_paused_time_makes_nothing_old(rig):
+    for _ in range(1000):  # the control thread looks, time stands still
+        assert rig.obs.faults(rig.clock.now_ns()) == []
+    still_good(rig)
+
+
+@pytest.mark.parametrize("speed", [1, 10])
+def test_F29_only_the_given_clock_counts(monkeypatch, speed):
+    """Simulated time at any speed is the same run: nothing asks the machine what time it is."""
+
+    def run():
+        rig = Rig()
+        return [(rig.tick(), [im.tobytes() for im in getattr(rig.snapshot(), "images", ())]) for _ in range(100)]
+
+    expected = run()
+    machine = {"now": 0}
+
+    def machine_time(*_):
+        machine["now"] += speed * 10**9
+        return machine["now"]
+
+    for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"):
+        monkeypatch.setattr(time, name, machine_time)
+    assert run() == expected
