@@ -116,13 +116,19 @@ class Guard:
         self._speed[:] = 0.0
         self.taken = self._joining = False
 
+    def halt(self) -> None:
+        """Time was lost (the process was stopped): the robot stands at the last command, whatever its speed was."""
+        self._speed[:] = 0.0
+        self._asked = None
+
     # ---- every period
 
     def check(self, command: object, *, hold: bool = False) -> GuardResult:
         """The command to send in this period. Never raises.
 
         command: [A], or None for "come to rest". hold: it is part of a hold (the runner comes to rest, or rests): then
-        the robot moves at most as much as the held command itself does since the previous period, never towards it.
+        the held command's own motion is followed, never faster than before; a robot that lags behind it slows down
+        within its limits and does not catch up.
         """
         if self._last is None or self.taken:
             return GuardResult(None, held=True)
@@ -170,13 +176,13 @@ class Guard:
 
         A guard that lags behind a rate-limited command must not catch up during a hold.
         """
-        step = target - self._asked if self._asked is not None else np.zeros(len(target))
+        step = 0.0 if self._asked is None else target - self._asked
         return np.where(self._position, self._last + step, target)
 
     def _send(
         self, wish: np.ndarray, asked: np.ndarray | None, *, held: bool, violations: tuple[FaultReport, ...] = ()
     ) -> GuardResult:
-        sent = self._limited(wish, held and asked is not None)
+        sent = self._limited(wish, held and asked is not None, asked)
         clamped = {}
         if not held:
             moved = np.abs(wish - sent) > ROUNDING * np.maximum(1.0, self._upper - self._lower)
@@ -199,39 +205,29 @@ class Guard:
             out[i] = choices[np.argmin(np.abs(choices - values[i]))]
         return out
 
-    def _limited(self, wish: np.ndarray, resting: bool) -> np.ndarray:
-        """The command nearest to `wish` that keeps every limit. resting: a hold, which may stop faster than a_max."""
+    def _limited(self, wish: np.ndarray, resting: bool, asked_now: np.ndarray | None) -> np.ndarray:
+        """The command nearest to `wish` that keeps every limit. resting: it is part of the hold command `asked_now`."""
+        T, p, d = self.period_s, self._position, self._delta
         out = self._allowed(wish)
         with np.errstate(invalid="ignore", over="ignore"):
-            p, d = self._position, self._delta
-            out[p] = (self._last + self._position_step(wish, resting))[p]
-            out[d] = self._delta_value(wish, resting)[d]
+            # Never so fast that the ramp to rest would end beyond the limit.
+            top = np.minimum(self._v, stoppable_speed(self._upper - self._last, self._a, T))
+            bottom = -np.minimum(self._v, stoppable_speed(self._last - self._lower, self._a, T))
+            asked = np.clip((wish - self._last) / T, bottom, top)
+            out[p] = (self._last + T * _reachable(asked, self._speed, self._a * T, resting))[p]
+            asked = np.clip(wish, np.maximum(self._lower, -self._v * T), np.minimum(self._upper, self._v * T))
+            out[d] = _reachable(asked, self._last, self._a * T * T, resting)[d]
+        if resting:  # asked to be where it was last sent, or to move by nothing: then no ramp is needed
+            still = np.abs(np.where(d, asked_now, asked_now - self._last)) <= ROUNDING * (self._upper - self._lower)
+            out = np.where(still & p, self._last, np.where(still & d, 0.0, out))
         return np.clip(out, self._lower, self._upper)
 
-    def _position_step(self, wish: np.ndarray, resting: bool) -> np.ndarray:
-        """Step [A] of position dimensions: towards the wish, as far as speed, acceleration and the way to stop allow."""
-        T, a = self.period_s, self._a
-        asked = (wish - self._last) / T
-        # Never so fast that the ramp to rest would end beyond the limit.
-        top = np.minimum(self._v, stoppable_speed(self._upper - self._last, a, T))
-        bottom = -np.minimum(self._v, stoppable_speed(self._last - self._lower, a, T))
-        speed = np.clip(asked, bottom, top)
-        slowest = np.where(
-            speed >= self._speed, np.minimum(speed, self._speed + a * T), np.maximum(speed, self._speed - a * T)
-        )
-        if resting:  # standing still is safe: a hold never moves more than the held command asks
-            slowest = np.where(np.abs(slowest) > np.abs(speed), speed, slowest)
-        return slowest * T
 
-    def _delta_value(self, wish: np.ndarray, resting: bool) -> np.ndarray:
-        """Value [A] of delta dimensions: range, |d| <= v_max T, |d - last| <= a_max T^2."""
-        T = self.period_s
-        top = np.minimum(self._upper, self._v * T)
-        bottom = np.maximum(self._lower, -self._v * T)
-        value = np.clip(wish, bottom, top)
-        change = self._a * T * T
-        slow = np.clip(value, self._last - change, self._last + change)
-        return np.where(np.abs(slow) > np.abs(value), value, slow) if resting else slow
+def _reachable(asked: np.ndarray, now: np.ndarray, change: np.ndarray, resting: bool) -> np.ndarray:
+    """The rate nearest to `asked` that differs by at most `change` from `now`. resting: one that only falls to zero."""
+    if resting:
+        asked = np.where(asked * now > 0, np.copysign(np.minimum(np.abs(asked), np.abs(now)), now), 0.0)
+    return np.clip(asked, now - change, now + change)
 
 
 def stoppable_speed(room: np.ndarray, a_max: np.ndarray, period_s: float) -> np.ndarray:
