@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -24,8 +25,10 @@ class Script:
     """Answers an observation whose state begins with k by rows k, k+1, ... (times `step`): the value for tick m is m.
 
     latencies_s: of the calls, repeated from the start when used up. faults: number of the call -> one of FAULTS.
-    constant: answer with this value in every row instead. start_s: time that loading takes. start_error: class name
-    of START_ERRORS to fail with at start. start_fault_after: starts of the process that go well, the later ones die.
+    constant: answer with this value in every row instead. digest: answer with what arrived instead, for tests of the way:
+    CRC-32 (its low 20 bits) of images and prompt, sum of the state, seed (-1 for none).
+    start_s: time that loading takes. start_error: class name
+    of START_ERRORS to fail with at start.
     """
 
     latencies_s: tuple[float, ...] = (0.0,)
@@ -37,6 +40,7 @@ class Script:
     image_size: int = 112
     step: float = 1.0
     constant: float | None = None
+    digest: bool = False
     start_s: float = 0.0
     start_error: str | None = None
 
@@ -113,6 +117,9 @@ class ScriptedPolicy:
 
     def _chunk(self, request: Request, fault: str | None) -> np.ndarray:
         s = self.script
+        if s.digest:
+            row = np.resize(np.array(request_digest(request), np.float32), s.action_dim)
+            return np.repeat(row[None], s.horizon, axis=0)
         first = 0.0 if request.state is None else float(request.state[0])
         rows = np.full(s.horizon, s.constant) if s.constant is not None else first + s.step * np.arange(s.horizon)
         chunk = np.repeat(rows.astype(np.float32)[:, None], s.action_dim, axis=1)
@@ -125,3 +132,10 @@ class ScriptedPolicy:
         elif fault == "empty":
             return chunk[:0]
         return chunk
+
+
+def request_digest(request: Request) -> tuple[float, float, float, float]:
+    """What `Script.digest` answers."""
+    images = zlib.crc32(b"".join(image.tobytes() for image in request.images)) & 0xFFFFF
+    state = 0.0 if request.state is None else float(request.state.sum())
+    return images, zlib.crc32(request.prompt.encode()) & 0xFFFFF, state, -1.0 if request.seed is None else request.seed

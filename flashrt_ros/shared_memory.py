@@ -69,7 +69,7 @@ class SharedMemory:
     """
 
     def __init__(self, fd: int, layout: Layout):
-        """Take over `fd`. Raises DeviceError when it is not a sealed file of exactly the layout's size."""
+        """Map `fd`, and own it. Raises DeviceError when it is not a sealed file of exactly the layout's size."""
         self._fd, self._map = fd, None
         try:
             self._check(fd, layout)
@@ -96,6 +96,13 @@ class SharedMemory:
         fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
         block = cls(fd, layout)
         block._header[_MAGIC_AT] = _MAGIC
+        return block
+
+    @classmethod
+    def attach(cls, fd: int, layout: Layout) -> SharedMemory:
+        """The block of the other process; `fd` is closed, the map stays."""
+        block = cls(fd, layout)
+        block.close_fd()
         return block
 
     @staticmethod
@@ -168,4 +175,10 @@ class SharedMemory:
         except BufferError:
             pass  # a request still looks at it: the map goes with its last view
         self._map = None
-        os.close(self._fd)
+        self.close_fd()
+
+    def close_fd(self) -> None:
+        """The map needs no descriptor; may be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

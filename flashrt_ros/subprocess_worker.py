@@ -242,6 +242,7 @@ class SubprocessWorker:
                 raise DeviceError("policy worker", expected="the same policy after a respawn", found=info)
             child.memory = SharedMemory.create(Layout.of(info))
             channel.send({"memory": child.memory.nbytes}, fd=child.memory.fd)
+            child.memory.close_fd()
         except FlashRTError as error:
             self._kill(child)
             how, _ = self._reap(child)

@@ -61,7 +61,7 @@ def serve(channel: Channel) -> int:
         return EXIT_DEVICE if _of_device(error) else EXIT_START
     channel.send({"ready": policy.info.to_json()})
     _, fd = channel.receive_with_fd()
-    memory = SharedMemory(fd, Layout.of(policy.info))
+    memory = SharedMemory.attach(fd, Layout.of(policy.info))
     while True:
         message = channel.receive()
         number = message.get("infer")
