@@ -89,6 +89,7 @@ class ControlLoop:
         self._request: str | None = None
         self._cost_s = 0.0
         self._totals = RTCStats()
+        self._held_ticks_advance = runner.config.held_ticks_advance
         self._follow = FollowMonitor(robot)
         self.outlet = Outlet(robot, guard, health, sinks, self._period_s)
         self._begin()
@@ -173,6 +174,10 @@ class ControlLoop:
             self.robot = robot
             self._follow.robot, self._follow.safety = robot, robot.safety
             self.observations.safety = robot.safety
+
+    def set_splice(self, splice: str, blend_ticks: int = 0) -> None:
+        """How the next chunks are joined (`chunk.SPLICES`). ConfigError for an unknown one."""
+        self.runner.reconfigure(splice=splice, blend_steps=blend_ticks)
 
     def stats(self) -> dict[str, float | int]:
         """The runner's counters since the last activation, over all its resets."""
@@ -294,6 +299,7 @@ class ControlLoop:
             if event.kind in ("start", "switch"):
                 taken = event
                 self._count_index(event)
+                self.runner.reconfigure(held_ticks_advance=self._held_ticks_advance)
                 if self.health.auto_resume:
                     for fault in [f for f, x in self.health.active.items() if f in RUNNER_HOLDS and x == Level.HOLD]:
                         self.health.clear(fault, now)
@@ -374,6 +380,8 @@ class ControlLoop:
     def _reset_runner(self, anchor: np.ndarray | None) -> None:
         """Forget all chunks, the one under way too."""
         self._totals = _added(self._totals, self.runner.stats)
+        # The arm stands: the plan waits with it, so that the first chunk starts at its row 0 (F24).
+        self.runner.reconfigure(held_ticks_advance=False)
         self.runner.reset(anchor=anchor)
         self._watch.reset()
         self._row = -1

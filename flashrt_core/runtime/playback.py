@@ -47,6 +47,10 @@ class Playback:
             self._spec.check_dims(len(row))
             self._last, self.dims = hold_action(row, self._spec), len(row)
 
+    def reconfigure(self, config: RTCConfig) -> None:
+        """Other settings for the joins and holds to come."""
+        self._config, self._spec = config, config.spec
+
     def index(self) -> tuple[int, int] | None:
         """(row for this tick, rows) of the current chunk; None when there is none or it is used up."""
         chunk = self._chunk

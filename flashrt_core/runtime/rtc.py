@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import FlashRTError
+from ..errors import ConfigError, FlashRTError
 from .adapter import ActionChunkAdapter, CallablePolicyAdapter, copy_observation
 from .chunk import ChunkError, check_chunk
 from .clock import NS, Clock, SteadyClock, to_ns
@@ -174,6 +174,19 @@ class AsyncChunkRunner:
         with self._lock:
             self._prepared, self._tick_ns = False, None  # the loop may start any time later
             return self._play.index() is not None
+
+    def reconfigure(self, **changes: object) -> None:
+        """Change settings, by their RTCConfig names, from the next tick on; the chunk in force stays.
+
+        Raises ConfigError for a value out of range and for target_hz and event_log, which need a new runner.
+        """
+        for name in ("target_hz", "event_log"):
+            if name in changes and changes[name] != getattr(self.config, name):
+                raise ConfigError(name, expected="the value that the runner was made with", found=changes[name])
+        config = replace(self.config, **changes)
+        with self._lock:
+            self.config = config
+            self._play.reconfigure(config)
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Give up the request under way and end the worker thread, waiting at most `timeout_s`. May be called twice."""
