@@ -120,6 +120,8 @@ class Guard:
         """Time was lost (the process was stopped): the robot stands at the last command, whatever its speed was."""
         self._speed[:] = 0.0
         self._asked = None
+        if self._last is not None:
+            self._last = np.where(self._delta, 0.0, self._last)
 
     # ---- every period
 
