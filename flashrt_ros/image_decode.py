@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
+
+from flashrt_core.errors import ConfigError
 
 from .faults import FaultReport
 
@@ -68,11 +71,17 @@ def _byte_view(data: object) -> np.ndarray:
     return flat
 
 
+def check_pillow() -> None:
+    """ConfigError when compressed images cannot be decoded here."""
+    if find_spec("PIL") is None:
+        raise ConfigError("compressed images", expected="the package Pillow", found="none", hint="pip install pillow")
+
+
 def decode_compressed(data: object, accepted: Sequence[str]) -> np.ndarray:
     """uint8 RGB [H, W, 3] of a JPEG or PNG file in memory. Its size is checked in the header, before decoding.
 
     accepted: encodings; gray pictures only with mono8, colour ones only with an RGB or BGR encoding.
-    Raises Rejected: F05 other formats, F09 absurd sizes, F07 damaged data. Needs Pillow (`check_pillow` at configure).
+    Raises Rejected: F05 other formats, F09 absurd sizes, F07 damaged data. Needs Pillow (`check_pillow`).
     """
     from PIL import Image
 

@@ -16,6 +16,7 @@ from flashrt_core.runtime.clock import NS, Clock
 
 from .config import RobotConfig, SafetyConfig
 from .faults import FAULTS, FaultReport, Level
+from .image_decode import check_pillow
 from .slots import Frame, ImageSlot, PromptSlot, State, StateSlot
 
 # Faults with which no request may be made. Refused messages are not among them: the last good one may still be fresh.
@@ -79,6 +80,8 @@ class ObservationBuilder:
         self.views = tuple(robot.views if views is None else views)
         robot.check_views(self.views)
         self.robot, self._safety, self._clock = robot, robot.safety, clock
+        if any(c.transport == "compressed" for c in robot.cameras):
+            check_pillow()
         cameras = {c.view: c for c in robot.cameras}
         self.images = {view: ImageSlot(cameras[view], image_size, clock) for view in self.views}
         self.state_slot = StateSlot(robot.state, robot.safety, clock, robot.topics.state)

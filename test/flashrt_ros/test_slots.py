@@ -1,0 +1,199 @@
+"""Slots: what is stored, what is copied, what is refused; compressed images; scaling of joints."""
+
+from __future__ import annotations
+
+import array
+import io
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.arm import camera
+
+from flashrt_core.errors import ObservationError
+from flashrt_core.runtime.clock import NS, FakeClock
+from flashrt_ros.config import SafetyConfig, StateDim
+from flashrt_ros.slots import ImageSlot, PromptSlot, StateSlot, picture_look
+
+RNG = np.random.default_rng(3)
+
+
+def image_slot(side: int = 32, **config) -> tuple[ImageSlot, FakeClock]:
+    clock = FakeClock(50.0)
+    return ImageSlot(camera("front", **{"resize": "pad", **config}), side, clock), clock
+
+
+def encoded(pixels: np.ndarray, kind: str, **options) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 48)])
+def test_stored_image_is_private_and_read_only(size):
+    slot, clock = image_slot()
+    pixels = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    data = array.array("B", pixels.tobytes())
+    assert slot.put(*size, "rgb8", 3 * size[1], data, 7 * NS) is None
+    kept = slot.frame.image.copy()
+    for i in range(len(data)):
+        data[i] = 0
+    assert np.array_equal(slot.frame.image, kept)
+    with pytest.raises(ValueError):
+        slot.frame.image[0, 0, 0] = 1
+    assert slot.frame.stamp_ns == 7 * NS and slot.frame.received_ns == clock.now_ns()
+
+
+def test_mono8_only_when_configured():
+    pixels = RNG.integers(0, 256, (32, 32), dtype=np.uint8)
+    slot, _ = image_slot()
+    assert slot.put(32, 32, "mono8", 32, pixels.tobytes(), 1).id == "F05"
+    slot, _ = image_slot(encodings=("mono8",))
+    assert slot.put(32, 32, "mono8", 32, pixels.tobytes(), 1) is None
+    assert np.array_equal(slot.frame.image, np.repeat(pixels[..., None], 3, axis=2))
+
+
+def test_longer_data_is_cut():
+    slot, _ = image_slot()
+    assert slot.put(32, 32, "rgb8", 96, bytes(96 * 32 + 1000), 1) is None
+
+
+def test_a_refused_message_keeps_the_last_good_one():
+    slot, _ = image_slot()
+    slot.put(32, 32, "rgb8", 96, bytes(96 * 32), 1)
+    frame = slot.frame
+    slot.put(32, 32, "rgb8", 96, b"", 1)
+    assert slot.frame is frame and slot.reject.id == "F07" and slot.counters == {"F07": 1}
+    slot.put(32, 32, "rgb8", 96, bytes(96 * 32), 1)
+    assert slot.reject is None and slot.counters == {"F07": 1}
+
+
+def test_newest_wins_and_rate_is_measured():
+    slot, clock = image_slot()
+    for k in range(60):
+        clock.advance(1 / 30)
+        slot.put(32, 32, "rgb8", 96, bytes([k]) * (96 * 32), clock.now_ns())
+    assert slot.frame.seq == 60 and slot.frame.image[0, 0, 0] == 59
+    assert slot.hz(clock.now_ns()) == pytest.approx(30, abs=1)
+    clock.advance(2.0)
+    assert slot.hz(clock.now_ns()) == 0
+    fast, clock = image_slot(8)
+    for _ in range(2000):
+        clock.advance(1 / 1000)
+        fast.put(8, 8, "rgb8", 24, bytes(192), clock.now_ns())
+    assert fast.hz(clock.now_ns()) == pytest.approx(1000, rel=0.01)
+
+
+@pytest.mark.parametrize("kind, options, exact", [("PNG", {}, True), ("JPEG", {"quality": 95}, False)])
+def test_compressed(kind, options, exact):
+    smooth = np.stack([*np.meshgrid(*[np.linspace(0, 255, 32)] * 2), np.full((32, 32), 90.0)], axis=-1).astype(np.uint8)
+    slot, _ = image_slot(transport="compressed")
+    assert slot.put_compressed(encoded(smooth, kind, **options), 5) is None
+    difference = np.abs(slot.frame.image.astype(int) - smooth)
+    assert difference.max() == 0 if exact else difference.mean() < 3
+
+
+def test_compressed_other_kinds():
+    slot, _ = image_slot(transport="compressed")
+    rgb = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    good = encoded(rgb, "JPEG")
+    assert slot.put_compressed(encoded(rgb, "BMP"), 1).id == "F05"
+    assert slot.put_compressed(encoded(rgb, "GIF"), 1).id == "F05"
+    assert slot.put_compressed(encoded(rgb[..., 0], "PNG"), 1).id == "F05"  # gray, not configured
+    assert slot.put_compressed(b"", 1).id in ("F05", "F07")
+    assert slot.put_compressed(good[: len(good) // 2], 1).id == "F07"
+    assert slot.put_compressed(None, 1).id == "F07"
+    alpha = np.dstack([rgb, np.full((32, 32), 7, np.uint8)])
+    assert slot.put_compressed(encoded(alpha, "PNG"), 1) is None
+    assert np.array_equal(slot.frame.image, rgb)
+    gray, _ = image_slot(transport="compressed", encodings=("mono8",))
+    assert gray.put_compressed(encoded(rgb[..., 0], "PNG"), 1) is None
+    assert gray.put_compressed(good, 1).id == "F05"
+
+
+def test_compressed_bytes_damaged_at_random():
+    slot, _ = image_slot(transport="compressed")
+    rgb = RNG.integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    for kind in ("PNG", "JPEG"):
+        good = encoded(rgb, kind)
+        for _ in range(300):
+            bad = bytearray(good)
+            for at in RNG.integers(0, len(bad), RNG.integers(1, 8)):
+                bad[at] = RNG.integers(256)
+            report = slot.put_compressed(bytes(bad[: RNG.integers(1, len(bad) + 1)]), 1)
+            assert report is None or report.id in ("F05", "F07", "F09")
+
+
+@pytest.mark.parametrize("pixels, name", [
+    (np.zeros((8, 8, 3)), "black"), (np.full((8, 8, 3), 12), "black"), (np.full((8, 8, 3), 250), "saturated"),
+    (np.full((8, 8, 3), (10, 200, 90)), "constant"), (np.full((8, 8, 3), 13), "constant"),
+    (np.arange(192).reshape(8, 8, 3), ""), (np.pad([[[99, 99, 99]]], ((0, 7), (0, 7), (0, 0))), ""),
+])  # fmt: skip
+def test_picture_look(pixels, name):
+    assert picture_look(np.asarray(pixels, dtype=np.uint8)) == name
+
+
+# ---- state
+
+
+def state_slot(*dims: StateDim, **safety) -> tuple[StateSlot, FakeClock]:
+    clock = FakeClock(50.0)
+    return StateSlot(dims, SafetyConfig(**safety), clock), clock
+
+
+def test_scale_offset_and_fields():
+    slot, clock = state_slot(
+        StateDim("elbow", -180.0, 180.0, scale=180 / np.pi),
+        StateDim("gripper", 0.0, 1.0, source="finger", scale=-25.0, offset=1.0),
+        StateDim("elbow_speed", -5.0, 5.0, source="elbow", field="velocity"),
+    )
+    assert slot.put(["finger", "elbow"], [0.04, np.pi / 2], 3, velocities=[0.0, 1.5]) is None
+    assert np.allclose(slot.state.values, [90.0, 0.0, 1.5]) and slot.state.values.dtype == np.float32
+    assert slot.state.received_ns == clock.now_ns() and slot.state.stamp_ns == 3
+    assert slot.put(["finger", "elbow"], [0.04, 0.0], 3).id == "F16"  # no velocities in it
+
+
+def test_names_may_change_between_messages():
+    slot, _ = state_slot(StateDim("a", -9, 9), StateDim("b", -9, 9))
+    for names, values in ((["a", "b"], [1, 2]), (["b", "x", "a"], [2, 0, 1]), (("b", "a"), (2, 1))):
+        assert slot.put(names, array.array("d", values), 1) is None
+        assert slot.state.values.tolist() == [1, 2]
+    assert slot.put(["a"] * 2000, [0.0] * 2000, 1).id == "F16"
+    assert slot.put(["a", "b"], [1, 2], 1) is None
+
+
+def test_a_velocity_that_is_not_used_may_be_anything():
+    slot, _ = state_slot(StateDim("a", -9, 9))
+    assert slot.put(["a"], [1.0], 1, velocities=[np.nan, 3], efforts="x") is None
+
+
+def test_readers_see_whole_objects():
+    slot, _ = state_slot(*(StateDim(n, -9, 9) for n in "abc"), teleport_fraction=100.0)
+    done = threading.Event()
+
+    def write():
+        for k in range(3000):
+            slot.put(["a", "b", "c"], [k % 9] * 3, k + 1)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        state = slot.state
+        assert state is None or (len(set(state.values.tolist())) == 1 and (state.stamp_ns - 1) % 9 == state.values[0])
+    writer.join()
+
+
+# ---- prompt
+
+
+def test_prompt_is_kept_when_a_new_one_is_refused():
+    def check(text):
+        if len(text.split()) > 5:
+            raise ObservationError("prompt", expected="at most 5 tokens", found=f"{len(text.split())}")
+
+    slot = PromptSlot("pick up the cup", check)
+    assert slot.put("one two three four five six").id == "F86"
+    assert slot.text == "pick up the cup" and slot.take_reject().id == "F86" and slot.take_reject() is None
+    assert slot.put("put it down") is None and slot.text == "put it down"
