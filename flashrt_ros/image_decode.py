@@ -63,12 +63,12 @@ def decode_raw(height: int, width: int, encoding: str, step: int, data: object, 
 def _byte_view(data: object) -> np.ndarray:
     """uint8 [N] over the memory of `data`, without a copy."""
     try:
-        flat = np.frombuffer(data, dtype=np.uint8)
+        memory = memoryview(data)
+        if memory.itemsize != 1 or not memory.contiguous:
+            raise Rejected("F07", f"data is no bytes: items of {memory.itemsize} bytes")
+        return np.frombuffer(memory, dtype=np.uint8) if memory.nbytes else np.zeros(0, dtype=np.uint8)
     except (TypeError, ValueError, BufferError) as error:
-        if isinstance(data, bytes | bytearray) and not data:
-            return np.zeros(0, dtype=np.uint8)
         raise Rejected("F07", f"data is no bytes: {type(error).__name__}") from None
-    return flat
 
 
 def check_pillow() -> None:
