@@ -299,7 +299,7 @@ class ControlLoop:
             if event.kind in ("start", "switch"):
                 taken = event
                 self._count_index(event)
-                self.runner.reconfigure(held_ticks_advance=self._held_ticks_advance)
+                self._plan_waits(False)
                 if self.health.auto_resume:
                     for fault in [f for f, x in self.health.active.items() if f in RUNNER_HOLDS and x == Level.HOLD]:
                         self.health.clear(fault, now)
@@ -380,11 +380,16 @@ class ControlLoop:
     def _reset_runner(self, anchor: np.ndarray | None) -> None:
         """Forget all chunks, the one under way too."""
         self._totals = _added(self._totals, self.runner.stats)
-        # The arm stands: the plan waits with it, so that the first chunk starts at its row 0 (F24).
-        self.runner.reconfigure(held_ticks_advance=False)
+        self._plan_waits(True)  # the arm stands: the first chunk starts at its row 0 (F24)
         self.runner.reset(anchor=anchor)
         self._watch.reset()
         self._row = -1
+
+    def _plan_waits(self, waits: bool) -> None:
+        """Whether held ticks leave the row where it is; once a chunk has begun it is as the runner was configured."""
+        advance = self._held_ticks_advance and not waits
+        if advance != self.runner.config.held_ticks_advance:
+            self.runner.reconfigure(held_ticks_advance=advance)
 
     def _end(self) -> None:
         self._mode = Mode.INACTIVE
