@@ -22,9 +22,9 @@ def config_folder() -> Path:
     The install is the nearest prefix above this package (ROS 2 and pip both put it there), then Python's own prefix.
     """
     here = Path(__file__).absolute()
-    checkout = here.parents[1] / "config"
     prefixes = [*here.parents[2:6], Path(sys.prefix)]
-    for folder in [checkout, *(p / "share" / "flashrt_ros" / "config" for p in prefixes)]:
+    folders = [here.parents[1] / "config", *(p / "share" / "flashrt_ros" / "config" for p in prefixes)]
+    for folder in [*folders, here.resolve().parents[1] / "config"]:  # the last one: a package linked into an install
         if (folder / "robots").is_dir():
             return folder
     raise ConfigError("configuration folder", expected="share/flashrt_ros/config in the install", found="none")
