@@ -159,6 +159,7 @@ class ControlLoop:
                 raise ConfigError("release", expected="a control loop that was taken over", found=self._mode.value)
             self._check_ready()
             self._anchor(state)
+            self.health.clear("F21", self.clock.now_ns())
             self._reset_runner(self.outlet.guard.last_command)
             self._mode = Mode.ACTIVE
 
@@ -193,7 +194,7 @@ class ControlLoop:
             try:
                 return self._tick(late_s, skipped)
             except RunnerClosed:
-                self._end()
+                self._silence()
                 return None
             except Exception:
                 self.counters.internal_errors += 1
@@ -240,6 +241,7 @@ class ControlLoop:
         taken = self._read_runner(now) or self._taken
         self._taken = None
         served = command is not None and not self.runner.holding
+        self._calls += 1
         self._advanced += served or self.runner.config.held_ticks_advance
         self._row = self._row + 1 if served else -1
         self._watch.served(not served)
@@ -306,9 +308,13 @@ class ControlLoop:
         return taken
 
     def _count_index(self, event: RunnerEvent) -> None:
-        """The index law: a chunk starts at the row that is as many as our ticks since its observation was taken."""
+        """The index law: a chunk starts at the row that is as many as our ticks since its observation was taken, and the
+        runner has counted as many ticks as we have."""
+        ahead = event.tick - self._calls
+        wrong = abs(int(event.executed) - (self._advanced - self._asked_at)), abs(ahead - self._runner_ahead)
+        self.counters.index_errors += max(wrong)
         self.counters.chunks += 1
-        self.counters.index_errors += abs(int(event.executed) - (self._advanced - self._asked_at))
+        self._runner_ahead = ahead
         self._row = int(event.executed) - 1
 
     # ---- when it goes wrong
@@ -368,7 +374,7 @@ class ControlLoop:
         self._hold: Ramp | None = None
         self._taken: RunnerEvent | None = None
         self._asked: Observation | None = None
-        self._advanced = self._asked_at = 0
+        self._advanced = self._asked_at = self._calls = self._runner_ahead = 0
         self._row = -1
         self._state_lost = False
 
@@ -383,7 +389,7 @@ class ControlLoop:
         self._plan_waits(True)  # the arm stands: the first chunk starts at its row 0 (F24)
         self.runner.reset(anchor=anchor)
         self._watch.reset()
-        self._row = -1
+        self._row, self._calls, self._runner_ahead = -1, 0, 0
 
     def _plan_waits(self, waits: bool) -> None:
         """Whether held ticks leave the row where it is; once a chunk has begun it is as the runner was configured."""
@@ -392,9 +398,12 @@ class ControlLoop:
             self.runner.reconfigure(held_ticks_advance=advance)
 
     def _end(self) -> None:
+        self._reset_runner(None)
+        self._silence()
+
+    def _silence(self) -> None:
         self._mode = Mode.INACTIVE
         self.outlet.guard.release()
-        self._reset_runner(None)
         self._begin()
         self._idle.set()
 

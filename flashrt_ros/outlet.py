@@ -60,6 +60,8 @@ class Outlet:
         if result.command is None:
             return None
         self.published.append(result.command)
+        if result.held and source == "chunk":
+            source = "hold"  # the guard refused the row and keeps the arm still
         where = (chunk, row) if source == "chunk" else (-1, -1)
         clamped, level = bool(result.clamped), self._health.level
         record = TickRecord(self.seq, now, result.command.copy(), source, level, *where, clamped)

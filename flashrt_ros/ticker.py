@@ -44,13 +44,13 @@ class Histogram:
         return {
             "count": self.count, "mean_s": self.sum_s / self.count if self.count else 0.0, "max_s": self.max_s,
             **{f"p{p:g}_s": self.percentile(p) for p in (50, 99, 99.9)},
-            "bins": [[edge_s(i), n] for i, n in enumerate(self.counts) if n],
+            "bins": [[min(edge_s(i), self.max_s), n] for i, n in enumerate(self.counts) if n],
         }  # fmt: skip
 
 
 def edge_s(index: int) -> float:
-    """Upper edge of a bin, seconds."""
-    return _LOW_S * 10 ** (min(index, _BINS) / _BINS_PER_DECADE)
+    """Upper edge of a bin, seconds; the last one has none."""
+    return _LOW_S * 10 ** (index / _BINS_PER_DECADE) if index <= _BINS else math.inf
 
 
 class TickThread:
