@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from flashrt_core import __version__
-from flashrt_core.errors import FlashRTError
+from flashrt_core.errors import FlashRTError, nearest
 
 from .commands import COMMANDS
 
@@ -45,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        _refuse(parser, args.command, unknown[0])
     if args.command is None:
         parser.print_help()
         return EXIT_OK
@@ -68,6 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = type(error).__name__
         print(f"flashrt {args.command}: bug, {kind}: {one_line(error)} (--debug shows where)", file=sys.stderr)
         return EXIT_BUG
+
+
+def _refuse(parser: argparse.ArgumentParser, command: str | None, word: str) -> None:
+    """Exit with a usage error that names the nearest option."""
+    choices = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    child = choices.get(command, parser)
+    options = [o for action in child._actions for o in action.option_strings if o.startswith("--")]
+    child.error(f"unknown argument {word!r}: {nearest(word, options)}")
 
 
 def one_line(error: BaseException) -> str:

@@ -241,3 +241,8 @@ def test_doctor_fails_without_what_is_needed(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     code, out, _ = run(capsys, "doctor")
     assert code == 2 and "pip install torch" in out
+
+
+def test_a_mistyped_option_is_answered_with_the_nearest(capsys):
+    code, _, err = run(capsys, "demo", "--precission", "fp8")
+    assert code == 2 and err.strip().endswith("unknown argument '--precission': did you mean '--precision'?")
