@@ -17,7 +17,9 @@ from flashrt_core.runtime.clock import NS, Clock
 from .config import RobotConfig, SafetyConfig
 from .faults import FAULTS, FaultReport, Level
 from .image_decode import check_pillow
-from .slots import Frame, ImageSlot, PromptSlot, State, StateSlot
+from .image_slot import Frame, ImageSlot
+from .prompt_slot import PromptSlot
+from .state_slot import State, StateSlot
 
 # Faults with which no request may be made. Refused messages are not among them: the last good one may still be fresh.
 BLOCKING = frozenset({"F01", "F02", "F04", "F11", "F15", "F19", "F27"})

@@ -13,7 +13,7 @@ from support.arm import arm, camera
 from support.checkers import ROOT
 
 from flashrt_core.errors import ConfigError
-from flashrt_ros import config
+from flashrt_ros import robot_config
 from flashrt_ros.config import (
     ActionDim,
     CameraConfig,
@@ -180,4 +180,4 @@ def test_whole_numbers_and_lists_are_taken():
 def test_config_has_no_mutable_defaults():
     for cls in CLASSES:
         assert cls.__dataclass_params__.frozen
-    assert config.TOPIC.fullmatch("~/prompt") and not config.TOPIC.fullmatch("a//b")
+    assert robot_config.TOPIC.fullmatch("~/prompt") and not robot_config.TOPIC.fullmatch("a//b")
