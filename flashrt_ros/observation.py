@@ -18,6 +18,7 @@ from .config import RobotConfig, SafetyConfig
 from .faults import FAULTS, FaultReport, Level
 from .image_decode import check_pillow
 from .image_slot import Frame, ImageSlot
+from .input_rules import InputRules, apart_s
 from .prompt_slot import PromptSlot
 from .state_slot import State, StateSlot
 
@@ -50,15 +51,6 @@ class Observation:
         return min((s for name, s in self.stamps.items() if name != "state"), default=0)
 
 
-@dataclass
-class _Watch:
-    """F04 of one view: the state when its pixels last changed, and how far the state went since."""
-
-    digest_since_ns: int = -1
-    start: np.ndarray | None = None
-    moved: float = 0.0
-
-
 class ObservationBuilder:
     """The slots of one robot and the rules between them.
 
@@ -81,7 +73,7 @@ class ObservationBuilder:
         when they are not the robot's (F13)."""
         self.views = tuple(robot.views if views is None else views)
         robot.check_views(self.views)
-        self.robot, self._safety, self._clock = robot, robot.safety, clock
+        self.robot, self._clock = robot, clock
         if any(c.transport == "compressed" for c in robot.cameras):
             check_pillow()
         cameras = {c.view: c for c in robot.cameras}
@@ -91,10 +83,9 @@ class ObservationBuilder:
         self._log = logger or logging.getLogger(__name__)
         self._refused: dict[str, str] = {}
         self._last_now: int | None = None
-        self._together_ns = clock.now_ns()  # when the newest frames of all views last belonged together
         self._seq = 0
         self._used: dict[str, int] = {}
-        self._watches = {view: _Watch() for view in self.views}
+        self._rules = InputRules(robot, self.images, self.state_slot, clock.now_ns())
 
     # ---- messages in
 
@@ -138,11 +129,11 @@ class ObservationBuilder:
     @property
     def safety(self) -> SafetyConfig:
         """The limits in force; may be replaced at run time."""
-        return self._safety
+        return self._rules.safety
 
     @safety.setter
     def safety(self, value: SafetyConfig) -> None:
-        self._safety = self.state_slot.safety = value
+        self._rules.safety = self.state_slot.safety = value
 
     @property
     def state(self) -> State | None:
@@ -161,11 +152,10 @@ class ObservationBuilder:
 
     def reset(self) -> None:
         """Forget all messages (simulated time went back, another episode); the prompt and the counters stay."""
-        self._together_ns = self._clock.now_ns()
         for slot in (*self.images.values(), self.state_slot):
             slot.reset()
         self._used.clear()
-        self._watches = {view: _Watch() for view in self.views}
+        self._rules.reset(self._clock.now_ns())
 
     def status(self, now_ns: int) -> dict[str, dict[str, float | None]]:
         """Age (s, None before the first) and rate (Hz) of every view, and the age of the state."""
@@ -204,10 +194,10 @@ class ObservationBuilder:
         state = self.state_slot.state
         if any(f is None for f in frames.values()) or (state is None and self.robot.state):
             return []  # forgotten by a reset between the checks and here
-        fresh_ns = self._safety.fresh_obs_s * NS
+        fresh_ns = self._rules.safety.fresh_obs_s * NS
         if any(f.seq == self._used.get(v) or now_ns - f.received_ns > fresh_ns for v, f in frames.items()):
             return []
-        if _apart_s(list(frames.values())) > self._safety.max_skew_s:
+        if apart_s(list(frames.values())) > self._rules.safety.max_skew_s:
             return []
         self._used = {view: f.seq for view, f in frames.items()}
         self._seq += 1
@@ -232,113 +222,7 @@ class ObservationBuilder:
             self.reset()
             return [FaultReport("F27", f"time went back {back:.3f} s: all inputs forgotten")]
         self._last_now = now_ns
-        out = [slot.reject for slot in (*self.images.values(), self.state_slot) if slot.reject is not None]
-        out += self._view_ages(now_ns)
-        out += self._state_age(now_ns)
-        out += self._skew(now_ns)
-        for view, slot in self.images.items():
-            out += self._picture(view, slot, now_ns)
-        return out
-
-    def _view_ages(self, now_ns: int) -> list[FaultReport]:
-        """F01, F02: views without a frame or with an old one."""
-        limit, old = self._safety.max_obs_age_s * NS, []
-        for slot in self.images.values():
-            frame, topic = slot.frame, slot.camera.topic
-            if frame is None:
-                old.append(f"{topic} never")
-            elif now_ns - frame.received_ns > limit:
-                old.append(f"{topic} {(now_ns - frame.received_ns) / NS:.2f} s ago")
-        if not old:
-            return []
-        fault = "F01" if len(old) == len(self.images) else "F02"
-        topics = ",".join(text.split(" ")[0] for text in old)
-        return [FaultReport(fault, f"no image: last from {', '.join(old)}", topics)]
-
-    def _state_age(self, now_ns: int) -> list[FaultReport]:
-        """F15. A robot without state dimensions has none to miss."""
-        if not self.robot.state:
-            return []
-        state, topic = self.state_slot.state, self.robot.topics.state
-        if state is None:
-            return [FaultReport("F15", f"no state from {topic} yet", topic)]
-        age = now_ns - state.received_ns
-        if age <= self._safety.max_state_age_s * NS:
-            return []
-        return [FaultReport("F15", f"last state from {topic} {age / NS:.3f} s ago", topic)]
-
-    def _skew(self, now_ns: int) -> list[FaultReport]:
-        """F11, or F10 when a bad stamp is the cause. Without stamps the receipts are compared.
-
-        Views that come with different delays show different moments: that is a fault at once. Views that only come at
-        different times (one is slow) are waited for (`_apart_s`), and a fault when they never come together.
-        """
-        frames = [slot.frame for slot in self.images.values() if slot.frame is not None]
-        notes = [slot.stamp_fault for slot in self.images.values() if slot.stamp_fault is not None]
-        limit_s, reason = self._safety.max_skew_s, ""
-        if frames and all(f.stamp_ns for f in frames):
-            delays = [f.received_ns - f.stamp_ns for f in frames]
-            delay_s = (max(delays) - min(delays)) / NS
-            if delay_s > limit_s:
-                reason = f"views are delayed differently by {delay_s:.3f} s, at most {limit_s:g} s"
-        if _apart_s(frames) <= limit_s:
-            self._together_ns = now_ns
-        elif not reason and now_ns - self._together_ns > self._safety.max_obs_age_s * NS:
-            reason = f"views are never less than {limit_s:g} s apart, now {_apart_s(frames):.3f} s"
-        if not reason:
-            return notes
-        if notes:
-            return [FaultReport("F10", f"{notes[0].reason}; {reason}", notes[0].subject, Level.COAST)]
-        return [FaultReport("F11", reason)]
-
-    def _picture(self, view: str, slot: ImageSlot, now_ns: int) -> list[FaultReport]:
-        """F03 slow, F04 frozen, F12 without content."""
-        frame, safety, out = slot.frame, self._safety, []
-        if frame is None:
-            return out
-        where = f"{view} ({slot.camera.topic})"
-        hz = slot.hz(now_ns)
-        if hz < slot.camera.min_hz and slot.watched_ns(now_ns) >= NS:
-            reason = f"{where}: {hz:.1f} Hz, expected {slot.camera.min_hz:g} or more"
-            if slot.camera.transport == "raw":
-                reason += " (large images need config/fastdds_large_images.xml)"
-            out.append(FaultReport("F03", reason, slot.camera.topic))
-        moved = self._moved(view, frame)
-        same_ns = now_ns - frame.digest_since_ns
-        if (
-            same_ns >= safety.frozen_after_s * NS
-            and moved > safety.motion_fraction
-            and frame.received_ns > frame.digest_since_ns
-        ):
-            reason = f"{where}: frozen, the same image for {same_ns / NS:.2f} s while the state moves"
-            out.append(FaultReport("F04", reason, slot.camera.topic))
-        if frame.look:
-            lasts = (now_ns - frame.look_since_ns) / NS
-            hold = safety.hold_on_constant and lasts > safety.constant_after_s
-            out.append(
-                FaultReport("F12", f"{where}: {frame.look} image", slot.camera.topic, Level.HOLD if hold else None)
-            )
-        return out
-
-    def _moved(self, view: str, frame: Frame) -> float:
-        """Share of the state's range by which the state went, at most, since the view's pixels last changed."""
-        watch, state = self._watches[view], self.state_slot.state
-        if state is None:
-            return 0.0
-        if watch.start is None or watch.digest_since_ns != frame.digest_since_ns:
-            self._watches[view] = _Watch(frame.digest_since_ns, state.values)
-            return 0.0
-        step = np.abs(state.values - watch.start) / np.maximum(self.state_slot.span, 1e-9)
-        watch.moved = max(watch.moved, float(step.max(initial=0.0)))
-        return watch.moved
-
-
-def _apart_s(frames: Sequence[Frame]) -> float:
-    """Seconds between the oldest and the newest of these frames, by stamp, or by receipt when one has no stamp."""
-    times = [f.stamp_ns for f in frames]
-    if not all(times):
-        times = [f.received_ns for f in frames]
-    return (max(times, default=0) - min(times, default=0)) / NS
+        return self._rules.conditions(now_ns)
 
 
 def _level(report: FaultReport) -> Level:
