@@ -85,7 +85,8 @@ def test_F03_camera_drops_to_3_hz(rig):
     run(3.0)
     hz = rig.obs.status(rig.clock.now_ns())["front"]["hz"]
     assert 2.9 <= hz <= 4.1
-    assert "Hz" in rig.health.to_status()["reason"]
+    reason = rig.health.to_status()["reason"]
+    assert "Hz" in reason and "fastdds_large_images.xml" in reason
     assert 10 <= len(requests) <= 15  # one per frame, never the same frame twice
     assert len({got.received_ns for _, got in requests}) == len(requests)
     assert all(got.age_s(at) <= rig.robot.safety.fresh_obs_s for at, got in requests)
@@ -225,6 +226,10 @@ def test_F10_stamps(rig):
     assert isinstance(rig.snapshot(), Observation)
     rig.paused = set()
     still_good(rig)
+    rig.send_image("front", stamp_ns=0)  # one without, one with: by receipt as well
+    rig.send_image("hand")
+    assert isinstance(rig.snapshot(), Observation)
+    still_good(rig)
     rig.stamp_offset_ns = {"front": 3600 * NS}
     assert "future" in _stamp_reason(rig)
     rig.run(0.1)
@@ -253,6 +258,26 @@ def test_F11_skewed_views(rig):
     assert rig.until("F11", COAST, T + EPS) <= T + EPS
     assert [r.id for r in rig.snapshot()] == ["F11"]
     rig.stamp_offset_ns = {}
+    still_good(rig)
+
+
+def test_F11_views_that_never_come_together(rig):
+    """Two slow cameras in turn: no request is ever possible, which must not stay a secret."""
+    rig.clock.advance(T)
+    requests, publish = [], rig.publish
+
+    def in_turn():
+        rig.paused = {"hand"} if rig.ticks % 8 == 0 else {"front"} if rig.ticks % 8 == 4 else {"front", "hand"}
+        publish()
+
+    rig.publish = in_turn
+    spent = rig.until("F11", COAST, 2.0)
+    assert rig.robot.safety.max_obs_age_s <= spent <= rig.robot.safety.max_obs_age_s + 0.2
+    for _ in range(50):
+        rig.tick()
+        requests.append(rig.snapshot())
+    assert not any(isinstance(r, Observation) for r in requests)
+    rig.publish, rig.paused = publish, set()
     still_good(rig)
 
 
@@ -317,6 +342,15 @@ def test_F15_joint_state_stops(rig):
     assert not isinstance(rig.snapshot(), Observation)
     rig.paused = set()
     still_good(rig)
+
+
+def test_F15_no_state_yet():
+    rig = Rig()
+    rig.paused = {"state"}
+    assert rig.run(0.2) == COAST and [r.id for r in rig.snapshot()] == ["F15"]
+    without = Rig(arm(state=()))  # a robot whose policy sees no state
+    without.publish = lambda: [without.send_image(view) for view in without.robot.views]
+    assert without.run(0.2) == OK and without.snapshot().state.shape == (0,)
 
 
 def test_F16_joints_by_name(rig):

@@ -298,6 +298,35 @@ def test_anchor_starts_at_rest_where_the_robot_is():
     assert np.array_equal(tabletop.last_command, [0, 0, 0, 0, 0, 0, -1])  # deltas rest, the gripper stays open
 
 
+@pytest.mark.parametrize("again", ["anchor", "release"])
+def test_a_new_anchor_is_at_rest(again):
+    guard = anchored()
+    for _ in range(20):
+        guard.check([1.0, 0.0, 0.0, 0.0])
+    if again == "release":
+        guard.release()
+    guard.anchor(np.array([0.2, 0.0, 0.0]))
+    assert np.array_equal(guard.check(None).command, [0.2, 0.0, 0.0, 0.0])
+    assert guard.check([1.0, 0.0, 0.0, 0.0]).command[0] == pytest.approx(0.2 + 5.0 * T * T)  # a_max from rest
+
+
+def test_after_lost_time_a_delta_starts_from_rest():
+    robot = arm(actions=(ActionDim("d", "delta", -1.0, 1.0, None, 100.0),), state=())
+    guard = Guard(robot, T)
+    guard.halt()  # before the anchor: nothing to stop
+    guard.anchor(np.zeros(0))
+    for _ in range(30):
+        guard.check([1.0])
+    guard.halt()
+    assert guard.check([1.0]).command[0] == pytest.approx(100 * T * T)
+
+
+@pytest.mark.parametrize("period", [0.0, -1.0, float("nan")])
+def test_period_must_be_positive(period):
+    with pytest.raises(ConfigError):
+        Guard(arm(), period)
+
+
 def test_anchor_outside_the_limits():
     guard = Guard(arm(), T, anchor_gap=0.05)
     assert guard.anchor(np.array([1.04, 0.0, 0.0])) is None
