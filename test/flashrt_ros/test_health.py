@@ -173,6 +173,7 @@ def test_one_line_per_change_and_bounded_memory():
     for _ in range(5):
         health.cycle(2)
     assert len(log.lines) == 4 and [e.kind for e in health.events] == ["raise", "raise", "clear", "clear"]
+    assert "frozen for some time (hold)" in log.lines[0] and all(line.endswith("is over") for line in log.lines[2:])
     for k in range(10_000):
         health.raise_("F03", f"{k}")
         health.cycle(k)

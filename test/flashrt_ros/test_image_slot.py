@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import array
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.arm import camera
+from support.arm import arm, camera
 
+from flashrt_core.errors import ConfigError
 from flashrt_core.runtime.clock import NS, FakeClock
+from flashrt_ros import image_decode
+from flashrt_ros.image_decode import MAX_BYTES
 from flashrt_ros.image_slot import ImageSlot, picture_look
+from flashrt_ros.observation import ObservationBuilder
 
 RNG = np.random.default_rng(3)
 
@@ -107,6 +113,56 @@ def test_compressed_other_kinds():
     gray, _ = image_slot(transport="compressed", encodings=("mono8",))
     assert gray.put_compressed(encoded(rgb[..., 0], "PNG"), 1) is None
     assert gray.put_compressed(good, 1).id == "F05"
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says this size and has next to no data."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    small = encoded(np.zeros((4, 4, 3), np.uint8), "PNG")
+    return small[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + small[33:]
+
+
+@pytest.mark.parametrize("size, fault", [
+    ((4, 4), None), ((8000, 8000), "F09"), ((4096, 4097), "F09"), ((16385, 1), "F09"), ((2**31 - 1, 1), "F09"),
+    ((60000, 60000), "F09"), ((4096, 4096), "F07"),
+])  # fmt: skip
+def test_compressed_size_is_checked_in_the_header(size, fault):
+    """Before decoding: with the size allowed, the missing data is what is found."""
+    slot, _ = image_slot(transport="compressed")
+    report = slot.put_compressed(png_header(*size), 1)
+    assert (report and report.id) == fault
+
+
+def test_compressed_message_over_the_cap():
+    slot, _ = image_slot(transport="compressed")
+    report = slot.put_compressed(bytes(MAX_BYTES + 1), 1)
+    assert report.id == "F09" and "compressed" in report.reason
+
+
+def test_pillow_is_needed_for_compressed_images_only(monkeypatch):
+    monkeypatch.setattr(image_decode, "find_spec", lambda name: None)
+    ObservationBuilder(arm(), image_size=8, clock=FakeClock())
+    with pytest.raises(ConfigError, match="Pillow"):
+        cameras = (camera("front", transport="compressed"), camera("hand"))
+        ObservationBuilder(arm(cameras=cameras), image_size=8, clock=FakeClock())
+
+
+@pytest.mark.parametrize("data", [
+    np.zeros((32, 12)), array.array("d", [0.0] * 384), np.zeros((64, 96), np.uint8)[::2], "x" * 3072, [0] * 3072, 7,
+], ids=lambda d: type(d).__name__)  # fmt: skip
+def test_only_bytes_are_data(data):
+    slot, _ = image_slot()
+    report = slot.put(32, 32, "rgb8", 96, data, 1)
+    assert report.id == "F07" and "no bytes" in report.reason
+
+
+def test_reasons_say_the_numbers():
+    slot, _ = image_slot(width=32)
+    assert "3071 bytes of data, 3072" in slot.put(32, 32, "rgb8", 96, bytes(3071), 1).reason
+    assert slot.put(32, 33, "rgb8", 99, b"", 1).id == "F06"  # the size is looked at before the data
+    slot.put(32, 32, "rgb8", 96, bytes(3072), 5)
+    slot.put(32, 32, "rgb8", 96, bytes(3072), 0)
+    assert "zero" in slot.stamp_fault.reason and slot.counters["F10"] == 1
 
 
 def test_compressed_bytes_damaged_at_random():

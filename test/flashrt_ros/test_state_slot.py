@@ -34,7 +34,8 @@ def test_names_may_change_between_messages():
     for names, values in ((["a", "b"], [1, 2]), (["b", "x", "a"], [2, 0, 1]), (("b", "a"), (2, 1))):
         assert slot.put(names, array.array("d", values), 1) is None
         assert slot.state.values.tolist() == [1, 2]
-    assert slot.put(["a"] * 2000, [0.0] * 2000, 1).id == "F16"
+    many = ["a", "b", *(f"j{i}" for i in range(1023))]
+    assert slot.put(many, [0.0] * 1025, 1).id == "F16" and slot.put(many[:1024], [0.0] * 1024, 1) is None
     assert slot.put(["a", "b"], [1, 2], 1) is None
 
 
