@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from flashrt_core.errors import ConfigError
 
+from .scheduling import favour_this_process
+
 logger = logging.getLogger(__name__)
 _LOW_S, _BINS_PER_DECADE, _BINS = 1e-5, 20, 120  # 10 us to 10 s, each bin 12 % wider than the one before
 
@@ -59,7 +61,8 @@ class TickThread:
     late_s: how long after its deadline the tick began. skipped: deadlines missed since the last tick; the grid of
     deadlines t0 + k T stays where it is, so there is no drift and never two ticks for one deadline.
     spin_s: the last part of each wait is spent spinning instead of sleeping. 0 by default: on two cores it takes time
-    from others and the sleep of a modern kernel is as exact.
+    from others and the sleep of a modern kernel is as exact. favour: ask the kernel to let the threads of this process
+    go first (`scheduling.py`).
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class TickThread:
         period_s: float,
         *,
         spin_s: float = 0.0,
+        favour: bool = True,
         name: str = "flashrt-control",
     ):
         if not (math.isfinite(period_s) and period_s > 0):
@@ -75,7 +79,7 @@ class TickThread:
         if not 0 <= spin_s < period_s:
             raise ConfigError("spin_s", expected=f"0..{period_s}", found=spin_s)
         self._tick, self._period_ns, self._spin_ns = tick, round(period_s * 1e9), round(spin_s * 1e9)
-        self._name = name
+        self._name, self._favour = name, favour
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.lateness, self.cost = Histogram(), Histogram()
@@ -102,6 +106,8 @@ class TickThread:
         return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
+        if self._favour:
+            favour_this_process()
         deadline, skipped = time.monotonic_ns(), 0
         while not self._stop.is_set():
             now = self._wait(deadline)

@@ -19,6 +19,7 @@ from flashrt_core.errors import ConfigError, DeviceError, FlashRTError
 from flashrt_core.runtime.chunk import ChunkError
 
 from .policy_load import LoadedPolicy, WorkerSpec, load_policy
+from .scheduling import LONG_S, set_slice
 from .shared_memory import Layout, SharedMemory
 from .worker_wire import Channel, ChannelClosed, encode_error
 
@@ -45,6 +46,7 @@ def confine(fd: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     faulthandler.enable(sys.stderr)
+    set_slice(LONG_S)  # not the short slice inherited from the control process
 
 
 def serve(channel: Channel) -> int:
