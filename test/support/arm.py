@@ -10,7 +10,7 @@ import numpy as np
 from flashrt_core.runtime.clock import NS, FakeClock
 from flashrt_ros.config import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
 from flashrt_ros.health import Health, Level
-from flashrt_ros.observation import ObservationBuilder
+from flashrt_ros.observation import Observation, ObservationBuilder
 
 JOINTS = ("shoulder", "elbow", "wrist")
 PERIOD_S = 0.02
@@ -113,11 +113,22 @@ class Rig:
             assert spent <= limit_s, f"{fault} not at {level.name} after {spent:.2f} s: {self.health.active}"
         return (self.clock.now_ns() - start) / NS
 
+    def still_good(self, seconds: float = 1.0) -> None:
+        """After a fault: everything works again."""
+        assert self.run(seconds) == Level.OK and isinstance(self.snapshot(), Observation)
+
     def snapshot(self):
         return self.obs.snapshot(self.clock.now_ns())
 
     def ids(self) -> set[str]:
         return {r.id for r in self.reports}
+
+
+def running_rig() -> Rig:
+    """A rig with everything as it should be for longer than a second."""
+    rig = Rig()
+    rig.still_good(1.2)
+    return rig
 
 
 class ListLogger(logging.Logger):
