@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 import pytest
-from support.arm import PERIOD_S, SIDE, Rig, arm, camera, with_safety
+from support.arm import PERIOD_S, SIDE, Rig, arm, camera, running_rig, with_safety
 
 from flashrt_core.errors import ConfigError
 from flashrt_core.runtime.clock import NS
