@@ -71,3 +71,5 @@ $(VENV)/.stamp-test: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "Installing FlashRT, PyTorch, MuJoCo and the test tools into $(VENV) (about 1 GB on disk; 1-3 minutes on a fast line, once) ..."
 	@$(INSTALL) "$(TORCH)" -e '.[demo,dev]' | $(SHOW)
 	@touch $@ $(VENV)/.stamp-demo
+
+include ros/ros.mk

@@ -1,0 +1,89 @@
+"""The process of the policy node: start, signals, and the order in which things end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+import rclpy
+from rclpy.exceptions import InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.signals import SignalHandlerOptions
+
+from flashrt_core.errors import FlashRTError
+
+from .node import PolicyNode
+
+EXIT_CONFIG = 2
+BAD_PARAMETER = (InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException)
+
+
+class RosLogHandler(logging.Handler):
+    """Hands log records of the plain modules to the node's logger."""
+
+    def __init__(self, logger: RcutilsLogger):
+        super().__init__(logging.INFO)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        # rclpy ties a severity to the place of the call: one place per severity.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT, SIGTERM or a fault of level exit. Returns the exit code: 0, 2 (parameters) or 70."""
+    ended, done = threading.Event(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = PolicyNode()
+    except (FlashRTError, *BAD_PARAMETER) as error:
+        rclpy.logging.get_logger("policy_node").error(str(error))
+        rclpy.try_shutdown()
+        return EXIT_CONFIG
+    log = logging.getLogger("flashrt_ros")
+    handler = RosLogHandler(node.get_logger())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=_spin, args=(executor, done), name="flashrt-executor", daemon=True)
+    thread.start()
+    while not ended.wait(0.2) and node.exit_code is None:
+        pass
+    node.stop()
+    code = node.exit_code or 0
+    # In this order: an executor thread that still runs when the context goes ends the process by SIGABRT.
+    done.set()
+    executor.shutdown(0.3)
+    thread.join(0.5)
+    log.removeHandler(handler)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return code
+
+
+def _spin(executor: SingleThreadedExecutor, done: threading.Event) -> None:
+    while not done.is_set():
+        try:
+            executor.spin_once(timeout_sec=0.5)
+        except (ShutdownException, ExternalShutdownException):
+            return
+        except Exception:  # of a callback; the node goes on, the control thread is not touched
+            logging.getLogger(__name__).exception("a callback raised")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
