@@ -131,14 +131,13 @@ class ControlLoop:
             self._idle.clear()
 
     def deactivate(self) -> None:
-        """Come to rest, then go silent. Chunks under way are discarded at once. The ticks must go on: `wait_inactive`."""
+        """Come to rest, then go silent; no chunk is served any more. The ticks must go on: `wait_inactive`."""
         with self._lock:
             if self._mode is Mode.TAKEN or (self._mode is Mode.ACTIVE and not self.outlet.published):
                 self._end()
             elif self._mode is Mode.ACTIVE:
                 self._hold = self._hold or Ramp.after(self.outlet.published, self.runner.config.spec)
-                self._reset_runner(None)
-                self._mode = Mode.ENDING
+                self._mode = Mode.ENDING  # from here on no tick asks the runner
 
     def wait_inactive(self, timeout_s: float) -> bool:
         """Wait, in the caller's thread, until the loop is inactive; False when the time is up."""

@@ -143,6 +143,21 @@ def test_hold_of_the_loop_decelerates_along_the_last_command():
     assert after[-1].source == "chunk" and not rig.active()
 
 
+def test_after_a_hold_the_arm_waits_where_it_came_to_rest(monkeypatch):
+    rig = LoopRig(0.1, play=script(horizon=60), config={"a_max": 500.0}).activate()
+    anchors, reset = [], rig.runner.reset
+    monkeypatch.setattr(rig.runner, "reset", lambda anchor: anchors.append(anchor) or reset(anchor=anchor))
+    go(rig, 40)
+    rig.joints = False
+    go(rig, 20)
+    rig.joints = True
+    rest = rig.record.records[-1].command
+    waiting = [r for r in go(rig, 9) if r.source != "chunk"]
+    assert len(waiting) > 6 and all(np.array_equal(r.command, rest) for r in waiting) and rig.levels[-1] < Level.HOLD
+    assert np.array_equal(anchors[-1], rest), "the runner plans from there too"
+    assert go(rig, 5)[-1].row >= 0
+
+
 def test_hold_until_the_operator_says_so():
     rig = LoopRig(0.0, auto_resume=False).activate()
     go(rig, 30)
