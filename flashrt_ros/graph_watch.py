@@ -21,13 +21,17 @@ class Endpoint:
 
 
 class GraphWatch:
-    """`look` from a timer, `faults` from anywhere: what was seen last, to be raised in every control period."""
+    """`look` from a timer, `faults` from anywhere: what was seen last, to be raised in every control period.
+
+    commanding: whether our own publishers of commands are there.
+    """
 
     def __init__(self, node: Node):
         self._node = node
         self._inputs: list[Endpoint] = []
         self._outputs: list[Endpoint] = []
         self.faults: tuple[FaultReport, ...] = ()
+        self.commanding = False
 
     def watch(self, inputs: Iterable[Endpoint], outputs: Iterable[Endpoint]) -> None:
         self._inputs, self._outputs = list(inputs), list(outputs)
@@ -49,7 +53,7 @@ class GraphWatch:
     def _rival(self, topic: str) -> FaultReport | None:
         own = (self._node.get_name(), self._node.get_namespace())
         peers = self._node.get_publishers_info_by_topic(topic)
-        if len(peers) < 2:
+        if len(peers) <= self.commanding:
             return None
         others = sorted({_full(p.node_namespace, p.node_name) for p in peers if (p.node_name, p.node_namespace) != own})
         return FaultReport("F18", f"{topic}: {', '.join(others) or 'a node of the same name'} publishes too", topic)

@@ -10,27 +10,22 @@ import time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from flashrt_core.errors import FlashRTError, ObservationError
 from flashrt_core.runtime.clock import SteadyClock
-from flashrt_ros.msg import ActionChunk, PolicyStatus
+from flashrt_ros.msg import PolicyStatus
 
 from . import qos, topics
 from .bond import ManagerBond
-from .convert import stamp_ns
-from .graph_watch import Endpoint, GraphWatch
-from .health import FaultReport, Health, Level
+from .endpoints import Commands, Inputs
+from .graph_watch import GraphWatch
+from .health import FaultReport, Health
 from .params import Params
 from .policy_worker import PolicyWorker
 from .redact import public_error
 from .sim_time import FunctionClock, SimTicker
-from .sinks import ChunkSink, ForwardSink, TrajectorySink
 from .stack import PolicyStack, StackConfig
 from .status import View, diagnostics_message, status_message
 from .ticker import TickThread
@@ -38,7 +33,8 @@ from .transitions import ACTIVATE, CONFIGURE, DEACTIVATE, ThreadedLifecycleNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 EXIT_FAULT = 70  # a fault of level exit ended the process
-INPUTS_S, MATCH_S = 1.0, 0.5  # how long activate waits for fresh inputs / for the subscribers of commands
+INPUTS_S = 1.0  # how long activate waits for fresh inputs
+DISCOVERY_S = 1.5  # after the start, before the graph is believed to show everybody
 logger = logging.getLogger(__name__)
 
 
@@ -49,13 +45,15 @@ class PolicyNode(ThreadedLifecycleNode):
         """Raises ConfigError for an unknown parameter."""
         super().__init__(name, **kwargs)
         self.exit_code: int | None = None
+        self._made_at = time.monotonic()
         self.phase = ""
         self.stack: PolicyStack | None = None
         self.ticker: TickThread | SimTicker | None = None
         self._worker: PolicyWorker | None = None
         self._bond: ManagerBond | None = None
         self._health = Health(logger=logger)
-        self._inputs, self._outputs, self._commands = [], [], {}
+        self._inputs: Inputs | None = None
+        self._commands: Commands | None = None
         self._seen, self._asked, self._configured_at = None, None, 0.0
         self._stopping = threading.Event()
         configured = lambda: self.lifecycle not in ("unconfigured", "finalized")  # noqa: E731
@@ -88,10 +86,12 @@ class PolicyNode(ThreadedLifecycleNode):
             self._worker = config.make_worker()
             info = self._worker.start(self._say)
             clock = FunctionClock(self._ros_now) if self._simulated else SteadyClock()
-            self.stack = PolicyStack(config, self._worker, info, clock, self._make_sinks(config), self._health)
+            self._commands = Commands(self, config, self._ros_now, self._look)
+            self.stack = PolicyStack(config, self._worker, info, clock, self._commands.sinks, self._health)
             if config.node.hold_on_bond_loss:
                 self._bond = ManagerBond(self, self._attention.trigger)
-            self._make_inputs(config)
+            self._inputs = Inputs(self, config.robot, self.stack.observations, self._ros_now, self._look)
+            self._graph.watch(self._inputs.endpoints, self._commands.endpoints)
             self.params.show()
         except FlashRTError as error:
             self.get_logger().error(f"configure: {error}")
@@ -104,17 +104,18 @@ class PolicyNode(ThreadedLifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Refuse a twin, a rival or unfit inputs; then command from where the robot stands."""
+        self._stopping.wait(max(0.0, self._made_at + DISCOVERY_S - time.monotonic()))
         twin, rivals = self._graph.twin(), [f for f in self._graph.look() if f.id == "F18"]
         try:
             if twin is not None:
                 raise ObservationError("F75", expected=f"one node {twin}", found="two in the graph")
             if rivals:
                 raise ObservationError("F18", expected="no other publisher of commands", found=rivals[0].reason)
-            self._make_commands()
+            self._open(True)
             self._wait_for_inputs()
         except FlashRTError as error:
             self.get_logger().error(f"activate: {error}")
-            self._drop_commands()
+            self._open(False)
             self._say(f"activate refused: {public_error(error)}")
             return FAILURE
         super().on_activate(state)
@@ -128,7 +129,7 @@ class PolicyNode(ThreadedLifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Come to rest, then be silent."""
         self._rest(5.0)
-        self._drop_commands()
+        self._open(False)
         self._say("ready")
         return super().on_deactivate(state)
 
@@ -165,67 +166,14 @@ class PolicyNode(ThreadedLifecycleNode):
             self.params.forget()
         self._publish_status()
 
-    # ---- entities
-
-    def _make_inputs(self, config: StackConfig) -> None:
-        robot, inputs, ends = self.stack.config.robot, self.stack.observations, []
-        events = SubscriptionEventCallbacks(incompatible_qos=lambda info: self._look())
-
-        def subscribe(kind: type, topic: str, profile, callback) -> None:
-            self._inputs.append(self.create_subscription(kind, topic, callback, profile, event_callbacks=events))
-            ends.append(Endpoint(self._inputs[-1].topic_name, profile))
-
-        for camera in robot.cameras:
-            raw = camera.transport == "raw"
-
-            def image(m: Image, view: str = camera.view) -> None:
-                stamp = stamp_ns(m.header.stamp)
-                inputs.put_image(view, m.height, m.width, m.encoding, m.step, m.data, stamp, self._ros_now())
-
-            def compressed(m: CompressedImage, view: str = camera.view) -> None:
-                inputs.put_compressed(view, m.data, stamp_ns(m.header.stamp), self._ros_now())
-
-            kind, callback = (Image, image) if raw else (CompressedImage, compressed)
-            subscribe(kind, camera.topic, qos.image(camera), callback)
-        subscribe(
-            JointState, robot.topics.state, qos.STATE,
-            lambda m: inputs.put_state(m.name, m.position, stamp_ns(m.header.stamp), m.velocity, m.effort),
-        )  # fmt: skip
-        subscribe(String, robot.topics.prompt, qos.PROMPT, lambda m: inputs.put_prompt(m.data))
-        names = robot.topics
-        kinds = {
-            "chunk": (ActionChunk, names.chunk), "trajectory": (JointTrajectory, names.trajectory),
-            "forward": (Float64MultiArray, names.forward),
-        }  # fmt: skip
-        self._outputs = [(output, *kinds[output]) for output in config.node.outputs]
-        resolved = [(output, self.resolve_topic_name(topic)) for output, _, topic in self._outputs]
-        self._graph.watch(ends, [Endpoint(topic, qos.COMMAND, output != "chunk") for output, topic in resolved])
-
-    def _make_sinks(self, config: StackConfig) -> list:
-        def out(name: str):
-            return lambda message: self._commands[name].publish(message)
-
-        spec, robot = config.node.runner_config(config.robot).spec, config.robot
-        make = {
-            "chunk": lambda: ChunkSink(out("chunk"), robot), "forward": lambda: ForwardSink(out("forward")),
-            "trajectory": lambda: TrajectorySink(out("trajectory"), robot, spec, self._ros_now),
-        }  # fmt: skip
-        return [make[output]() for output in config.node.outputs]
-
-    def _make_commands(self) -> None:
-        """Publishers of commands exist only while active: an inactive node is nobody's rival."""
-        events = PublisherEventCallbacks(incompatible_qos=lambda info: self._look())
-        for output, kind, topic in self._outputs:
-            self._commands[output] = self.create_lifecycle_publisher(kind, topic, qos.COMMAND, event_callbacks=events)
-        until = time.monotonic() + MATCH_S  # the first commands would pass by a subscriber that is not matched yet
-        waiting = [p for p in self._commands.values() if self.count_subscribers(p.topic_name)]
-        while any(not p.get_subscription_count() for p in waiting) and time.monotonic() < until:
-            time.sleep(0.01)
-
-    def _drop_commands(self) -> None:
-        for publisher in self._commands.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._commands = {}
+    def _open(self, wanted: bool) -> None:
+        """Have publishers of commands, or have none."""
+        if wanted:
+            self._graph.commanding = True
+            self._commands.open()
+        else:
+            self._commands.close()
+            self._graph.commanding = False
 
     def _wait_for_inputs(self) -> None:
         until = time.monotonic() + INPUTS_S
@@ -247,18 +195,12 @@ class PolicyNode(ThreadedLifecycleNode):
             ticker.stop(0.5)
 
     def _free(self) -> None:
-        self._drop_commands()
         self._graph.watch((), ())
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        if self._bond is not None:
-            self._bond.close()
-        if self.stack is not None:
-            self.stack.close()
-        if self._worker is not None:
-            self._worker.close()
-        self._inputs, self._outputs = [], []
-        self._bond = self.stack = self._worker = self.ticker = None
+        self._graph.commanding = False
+        for part in (self._commands, self._inputs, self._bond, self.stack, self._worker):
+            if part is not None:
+                part.close()
+        self._inputs = self._commands = self._bond = self.stack = self._worker = self.ticker = None
 
     # ---- the control thread
 

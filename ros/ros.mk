@@ -36,7 +36,7 @@ $(ROS_VENV)/.stamp-env: $(ROS_REQUIREMENTS) requirements/constraints.txt | $(ROS
 	@echo "Installing the ROS 2 wheels, PyTorch and MuJoCo into $(ROS_VENV) (about 1.5 GB on disk; 1-3 minutes on a fast line, once) ..."
 	@$(ROS_BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
 	  -c requirements/constraints.txt -c requirements/ros-constraints.txt $(PIP_ARGS) \
-	  -r requirements/ros.txt -r requirements/ros-build.txt | $(SHOW)
+	  -r requirements/ros.txt -r requirements/ros-build.txt -r requirements/ros-package.txt | $(SHOW)
 	@touch $@
 
 ROS_SOURCES := CMakeLists.txt package.xml $(wildcard msg/* scripts/* ros/*) \

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from flashrt_ros.msg import PolicyStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import ParameterType
@@ -26,7 +27,6 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 
 from flashrt_ros import qos
-from flashrt_ros.msg import PolicyStatus
 
 HERE = Path(__file__).parent
 BENCH = HERE / "data" / "bench.yaml"

@@ -7,13 +7,13 @@ import time
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from flashrt_ros.msg import ActionChunk
 from lifecycle_msgs.msg import Transition
 from rig_ros import NODE, FakeArm, NodeProcess, until
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 from flashrt_ros import qos
-from flashrt_ros.msg import ActionChunk
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,154 @@
+"""F64: the node killed in each lifecycle state leaves an arm at rest, no worker, no shared memory; F65: a raising transition."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rig_ros import FakeArm, NodeProcess, script, until
+
+STATES = (
+    "unconfigured", "configuring", "inactive", "activating", "active", "deactivating", "cleaningup", "shuttingdown",
+    "finalized",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def arm(probe):
+    with FakeArm(probe) as a:
+        yield a
+
+
+def reach(probe, arm, state: str, node: str) -> None:
+    """Drive the node into a state or into a transition, which is left under way."""
+
+    def later(transition: str | int) -> None:
+        threading.Thread(target=lambda: _quiet(probe, transition, node), daemon=True).start()
+
+    probe.state(node)
+    if state in ("unconfigured", "configuring"):
+        if state == "configuring":
+            later("configure")
+    else:
+        probe.to("configure", name=node)
+    if state == "activating":
+        arm.camera_hz = 0.0  # it waits for inputs
+        time.sleep(0.7)
+        later("activate")
+    if state in ("active", "deactivating", "cleaningup", "shuttingdown"):
+        probe.to("activate", name=node)
+        sent = len(arm.commands)
+        until(lambda: len(arm.commands) > sent + 25, 5)
+    if state == "deactivating":
+        later("deactivate")
+    if state == "cleaningup":
+        time.sleep(0.5)  # the scripted hang has begun: the worker does not end kindly
+        probe.to("deactivate", name=node)
+        later("cleanup")
+    if state == "shuttingdown":
+        later(7)
+    if state == "finalized":
+        assert probe.change(6, node)
+    heard = probe.statuses(node)
+    if state.endswith("ing") or state == "cleaningup":
+        until(lambda: any(m.lifecycle == state for _, m in heard) or probe.state(node) == state, 3, state)
+
+
+def _quiet(probe, transition, node) -> None:
+    try:
+        probe.change(transition, node, 4)
+    except (AssertionError, RuntimeError, ValueError):
+        pass  # it was killed
+
+
+@pytest.mark.parametrize("place", ["Inputs", "PolicyStack"])
+def test_F65_exception_in_configure_is_logged_and_frees(probe, monkeypatch, capfd, place):
+    import flashrt_ros.node as module
+
+    def broken(*args, **kwargs):
+        raise LookupError("planted in a transition")
+
+    made = []
+    real = module.StackConfig.make_worker
+    monkeypatch.setattr(module.StackConfig, "make_worker", lambda self: made.append(real(self)) or made[-1])
+    monkeypatch.setattr(module, place, broken)
+    with inside(probe, module, f"inside_{place}") as node:
+        assert not probe.change("configure", f"/inside_{place}")
+        assert probe.state(f"/inside_{place}") == "unconfigured"
+        assert node.stack is None and not made[0].alive and made[0].status().pid is None
+        error = capfd.readouterr().err
+        assert "LookupError: planted in a transition" in error and "Traceback" in error and "on_configure" in error
+        monkeypatch.undo()
+        probe.to("configure", name=f"/inside_{place}")  # the next one is not hurt
+        probe.to("cleanup", name=f"/inside_{place}")
+
+
+def test_F65_exception_in_activate_comes_to_rest(probe, arm, monkeypatch, capfd):
+    import flashrt_ros.node as module
+
+    def broken(*args):
+        raise LookupError("planted")
+
+    monkeypatch.setattr(module, "TickThread", broken)
+    with inside(probe, module, "inside") as node:
+        probe.to("configure", name="/inside")
+        workers = node.stack.worker
+        assert not probe.change("activate", "/inside")
+        assert probe.state("/inside") == "unconfigured" and node.stack is None and not workers.alive
+        assert "LookupError: planted" in capfd.readouterr().err
+        assert probe.node.count_publishers("/bench/commands") == 0
+
+
+class inside:
+    """The node in this process, on the probe's executor."""
+
+    def __init__(self, probe, module, name: str):
+        self.probe, self.module, self.name = probe, module, name
+
+    def __enter__(self):
+        from rclpy.parameter import Parameter
+        from rig_ros import BENCH
+
+        values = {"robot": str(BENCH), "prompt": "go", "script": script()}
+        self.node = self.module.PolicyNode(
+            self.name, context=self.probe.context,
+            parameter_overrides=[Parameter(k, value=v) for k, v in values.items()],
+        )  # fmt: skip
+        self.probe.executor.add_node(self.node)
+        return self.node
+
+    def __exit__(self, *_):
+        self.node.stop()
+        self.probe.executor.remove_node(self.node)
+        self.node.destroy_node()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_F64_killed_node_leaves_nothing(probe, arm, state):
+    policy = script(
+        start_s=2.0 if state == "configuring" else 0.0, faults={4: "hang"} if state == "cleaningup" else {}
+    )
+    slow = {} if state not in ("deactivating", "shuttingdown") else {f"limits__joint{i}__a_max": 0.1 for i in (1, 2, 3)}
+    name = f"victim_{state}"
+    with NodeProcess(name=name, script=policy, worker_timeout_s=60.0, **slow) as n:
+        reach(probe, arm, state, f"/{name}")
+        workers = n.children()
+        assert len(workers) == (0 if state in ("unconfigured", "finalized") else 1)
+        n.kill(signal.SIGKILL)
+        n.wait()
+        dead = time.monotonic_ns()
+        arm.camera_hz = 20.0
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 2, "the worker is an orphan")
+    time.sleep(0.1)
+    assert len(arm.since(dead + 50_000_000)) == 0 and arm.resting()
+    assert not [f for f in os.listdir("/dev/shm") if "flashrt" in f]
+    if state in ("configuring", "active"):  # a new one of the same name configures
+        # By itself: a request could go to the service of the dead one, which DDS remembers for a while.
+        with NodeProcess(name=name, autostart=True) as again:
+            heard = probe.statuses(f"/{name}")
+            until(lambda: heard and heard[-1][1].lifecycle in ("inactive", "activating", "active"), 10)
+            assert len(again.children()) == 1
