@@ -23,23 +23,17 @@ def set_slice(seconds: float, thread: int = 0) -> bool:
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None:
         return False
-    nice = os.getpriority(os.PRIO_PROCESS, thread)
-    attr = struct.pack(_ATTR, struct.calcsize(_ATTR), _SCHED_NORMAL, 0, nice, 0, round(seconds * 1e9), 0, 0, 0, 0)
     try:
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        attr = struct.pack(_ATTR, struct.calcsize(_ATTR), _SCHED_NORMAL, 0, nice, 0, round(seconds * 1e9), 0, 0, 0, 0)
         if os.sched_getscheduler(thread) != _SCHED_NORMAL:
             return False  # somebody gave it a real-time policy: better than ours
         return ctypes.CDLL(None).syscall(number, thread, attr, 0) == 0
     except OSError:
-        return False
+        return False  # the thread has ended
 
 
 def favour_this_process() -> int:
     """Short slices for every thread of this process: they share an interpreter lock, so the one that holds it must not
     be kept waiting either. Returns how many threads took it."""
-    done = 0
-    for name in os.listdir("/proc/self/task"):
-        try:
-            done += set_slice(SHORT_S, int(name))
-        except ProcessLookupError:
-            continue  # ended meanwhile
-    return done
+    return sum(set_slice(SHORT_S, int(name)) for name in os.listdir("/proc/self/task"))

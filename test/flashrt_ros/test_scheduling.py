@@ -47,8 +47,7 @@ def test_set_slice_changes_the_slice_only():
 
 
 def test_unknown_machine_or_thread_is_no_error(monkeypatch):
-    with pytest.raises(ProcessLookupError):
-        scheduling.set_slice(1e-4, 2**22 - 1)
+    assert not scheduling.set_slice(1e-4, 2**22 - 1)
     monkeypatch.setattr(platform, "machine", lambda: "vax")
     assert not scheduling.set_slice(1e-4)
 
