@@ -38,8 +38,11 @@ def _number(v: float) -> str:
     return f"{v:.3g}" if abs(v) < 1000 else f"{v:.0f}"
 
 
-def histogram(values: Sequence[float], marks: dict[str, float], unit: str, label: str) -> str:
-    """Counts of `values` with vertical lines at `marks` (name -> value). The last bin takes all above the 99.5 %."""
+def histogram(values: Sequence[float], marks: dict[str, float], unit: str, label: str, what: str = "calls") -> str:
+    """Counts of `values` with vertical lines at `marks` (name -> value). The last bin takes all above the 99.5 %.
+
+    what: the things counted, for the tips.
+    """
     height = 210
     data = np.asarray(values, dtype=np.float64)
     if not data.size:
@@ -57,7 +60,7 @@ def histogram(values: Sequence[float], marks: dict[str, float], unit: str, label
         if n:
             bar = n / counts.max() * h
             box = f'x="{x(a) + 0.8:.1f}" y="{base - bar:.1f}" width="{x(b) - x(a) - 1.6:.1f}" height="{bar:.1f}"'
-            tip = f"{n} calls, {_number(a)}-{_number(b)} {unit}"
+            tip = f"{n} {what}, {_number(a)}-{_number(b)} {unit}"
             parts.append(f'<rect class="bar" {box} rx="1.5"><title>{escape(tip)}</title></rect>')
     for v in _ticks(low, high, 5):
         parts.append(_text(x(v), base + 16, _number(v)))

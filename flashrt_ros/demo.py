@@ -11,7 +11,7 @@ from pathlib import Path
 from flashrt_core.errors import ConfigError
 
 from .closed_loop import Episode
-from .report import write_report
+from .report import PageParts, write_report
 from .rollout import Rollout, run_seeds
 from .summary import summarise
 from .video import write_gif
@@ -68,11 +68,13 @@ def run_demo(
     return DemoOutput(result, done, write_files(out, result, done, command))
 
 
-def write_files(out: Path, result: dict[str, object], episodes: list[Episode], command: str) -> tuple[Path, ...]:
-    """Write the three files; an old film is removed when there is none to take its place."""
+def write_files(
+    out: Path, result: dict[str, object], episodes: list[Episode], command: str, more: PageParts | None = None
+) -> tuple[Path, ...]:
+    """Write the three files; an old film is removed when there is none to take its place. more: of the page."""
     data, film, page = out / "result.json", out / "demo.gif", out / "report.html"
     data.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     film.unlink(missing_ok=True)
     filmed = write_gif(film, episodes) > 0
-    write_report(page, result, episodes, film=film if filmed else None, command=command)
+    write_report(page, result, episodes, film=film if filmed else None, command=command, more=more or PageParts())
     return (page, film, data) if filmed else (page, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -29,16 +30,35 @@ BOUNDARY_ROWS = (
 )
 
 
+@dataclass(frozen=True)
+class PageParts:
+    """What another kind of run says besides.
+
+    title: of the page. intro: words after the first sentence. figures: (name, value, words) beside the success rate.
+    sections: (title, HTML) in a row of their own. note: below the command that repeats the run.
+    """
+
+    title: str = "A trained policy on the tabletop task"
+    intro: str = ""
+    figures: tuple[tuple[str, str, str], ...] = ()
+    sections: tuple[tuple[str, str], ...] = ()
+    note: str = "The same seed gives the same episodes on the same machine; all figures of this page are in result.json."
+
+
 def write_report(
-    path: Path, result: dict[str, object], episodes: Sequence[Episode], *, film: Path | None = None, command: str = ""
-) -> None:
+    path: Path, result: dict[str, object], episodes: Sequence[Episode], *, film: Path | None = None, command: str = "",
+    more: PageParts = PageParts(),
+) -> None:  # fmt: skip
     """Write the page. result: of `summary.summarise`. film: a GIF to show. command: the line that repeats the run."""
-    path.write_text(page(result, episodes, film=film, command=command), encoding="utf-8")
+    path.write_text(page(result, episodes, film=film, command=command, more=more), encoding="utf-8")
 
 
-def page(result: dict[str, object], episodes: Sequence[Episode], *, film: Path | None = None, command: str = "") -> str:
+def page(
+    result: dict[str, object], episodes: Sequence[Episode], *, film: Path | None = None, command: str = "",
+    more: PageParts = PageParts(),
+) -> str:  # fmt: skip
     """The page's HTML: no script, no link to anything outside the file."""
-    parts = [_head(result), _cards(result)]
+    parts = [_head(result, more), _cards(result, more)]
     shown = _card("The first episodes", _film(film)) if film is not None and film.exists() else ""
     rows = [(name, r["successes"], r["episodes"]) for name, r in result["by_prompt"].items()]
     by_prompt = _card("Success by prompt", bars(rows, "success by prompt"))
@@ -49,8 +69,10 @@ def page(result: dict[str, object], episodes: Sequence[Episode], *, film: Path |
     moved = [e for e in episodes if len(e.commands)]
     if moved:  # the longest success shows the most; else whatever there is
         parts += _commands(max(moved, key=lambda e: (e.success, e.steps)))
+    if more.sections:
+        parts.append('</div><div class="grid">' + "".join(_card(title, body) for title, body in more.sections))
     parts.append(f'</div><div class="grid">{_card("Chunk boundaries", _boundary_table(result["boundary"]))}')
-    parts.append(f"{_card('Run it again', _again(result, command))}</div>")
+    parts.append(f"{_card('Run it again', _again(command, more))}</div>")
     title = f"FlashRT demo: {result['successes']}/{result['episodes']}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -64,7 +86,7 @@ def _card(title: str, body: str) -> str:
     return f'<section class="card"><h2>{escape(title)}</h2>{body}</section>'
 
 
-def _head(r: dict[str, object]) -> str:
+def _head(r: dict[str, object], more: PageParts) -> str:
     pace = "wall clock" if r["realtime"] else f"simulated time, {r['latency_ms']:g} ms added latency"
     emulated = " (emulated)" if r["precision"] == "fp8" else ""
     facts = [
@@ -73,14 +95,14 @@ def _head(r: dict[str, object]) -> str:
         f"seeds {r['seed']}+", f"version {r['version']}",
     ]  # fmt: skip
     return (
-        "<h1>A trained policy on the tabletop task</h1>"
+        f"<h1>{escape(more.title)}</h1>"
         '<p class="soft">Two camera images, an 8-d state and a sentence go in; 7-d actions at 20 Hz come out, until '
-        f'the task is done or 120 steps have passed.</p><p class="small soft">{escape(" · ".join(facts))}<br>'
+        f'the task is done or 120 steps have passed. {escape(more.intro)}</p><p class="small soft">{escape(" · ".join(facts))}<br>'
         f"{escape(' · '.join(str(v) for v in r['machine'].values()))}</p>"
     )
 
 
-def _cards(r: dict[str, object]) -> str:
+def _cards(r: dict[str, object], more: PageParts) -> str:
     low, high = r["success_wilson95"]
     rate = r["success_rate"]
     ms, late = r["model_latency_ms"], r["tick_late_ms"]
@@ -93,7 +115,8 @@ def _cards(r: dict[str, object]) -> str:
         ("Tick misses", str(r["tick_misses"]), f"of {r['ticks']} control ticks without a planned action"),
         ("Boundary ratio (CB1)", _number(r["boundary"]["cb1_ratio"]), "acceleration at chunk boundaries / elsewhere"),
     ]  # fmt: skip
-    if late["p50"] is not None:
+    cards += more.figures
+    if late["p50"] is not None and not more.figures:
         cards.append(("Tick lateness P50", _ms(late["p50"]), f"P95 {_ms(late['p95'])}, P99 {_ms(late['p99'])}"))
     return '<div class="cards">' + "".join(
         f'<div class="card"><div class="name">{escape(n)}</div><b class="big">{escape(v)}</b>'
@@ -178,7 +201,6 @@ def _commands(e: Episode) -> list[str]:
     return [_card(t, c + f'<p class="small soft">{n}</p>') for t, c, n in zip(titles, charts, notes, strict=True)]
 
 
-def _again(r: dict[str, object], command: str) -> str:
+def _again(command: str, more: PageParts) -> str:
     line = f"<pre>{escape(command)}</pre>" if command else ""
-    note = "The same seed gives the same episodes on the same machine; all figures of this page are in result.json."
-    return f'{line}<p class="small soft" style="margin:8px 0 0">{note}</p>'
+    return f'{line}<p class="small soft" style="margin:8px 0 0">{escape(more.note)}</p>'

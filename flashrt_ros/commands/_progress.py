@@ -30,6 +30,12 @@ class EpisodeProgress:
     def __exit__(self, *exc: object) -> None:
         self._bar.stop()
 
+    def phase(self, text: str) -> None:
+        """Show what goes on while no episode runs."""
+        self._bar.update(self._task, last=text)
+        if not (self._live or self._hidden):
+            self._console.print(text)
+
     def episode_done(self, episode: Episode) -> None:
         """Count an episode and show what became of it."""
         self._done += 1
