@@ -136,6 +136,8 @@ def test_F64_killed_node_leaves_nothing(probe, arm, state):
     name = f"victim_{state}"
     with NodeProcess(name=name, script=policy, worker_timeout_s=60.0, **slow) as n:
         reach(probe, arm, state, f"/{name}")
+        if state == "configuring":
+            until(n.children, 3, "a worker")
         workers = n.children()
         assert len(workers) == (0 if state in ("unconfigured", "finalized") else 1)
         n.kill(signal.SIGKILL)
