@@ -48,3 +48,13 @@ $(ROS_VENV)/.stamp-build: $(ROS_VENV)/.stamp-env $(ROS_SOURCES)
 	  grep -aE 'rror|stderr' -A8 build/ros.log | head -60 >&2; echo "make: colcon build failed; build/ros.log has it all" >&2; exit 1; \
 	fi
 	@touch $@
+
+# How many episodes `make ros-demo` runs, and where it writes.
+EPISODES ?= 20
+OUT ?= ros-demo-out
+# More words for the demo, for example ROS_DEMO_ARGS="--splice quintic".
+ROS_DEMO_ARGS ?=
+.PHONY: ros-demo
+
+ros-demo: $(ROS_VENV)/.stamp-build  ## the demo over DDS: simulation, node and recorder as processes; EPISODES=20 OUT=ros-demo-out
+	@$(ROS_BIN)/python -m flashrt_ros.ros_demo --episodes $(EPISODES) --out $(OUT) $(ROS_DEMO_ARGS)

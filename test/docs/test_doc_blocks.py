@@ -18,6 +18,9 @@ BLOCKS = [b for name in FILES for b in blocks(name, (ROOT / name).read_text(enco
 SMALLER = {
     "make demo": "make -n demo | grep 'flashrt demo' && flashrt demo --episodes 1",
     "make test": "make -n test | grep pytest",
+    "make ros-env": "make -n ros-env | grep requirements/ros.txt",
+    "make ros-build": "make -n -W package.xml ros-build | grep ros/build.sh",
+    "make ros-test": "make -n ros-test | grep test/ros",
     "flashrt demo": "flashrt demo --episodes 1",
     "flashrt demo --episodes 3 --latency-ms 100 --splice quintic": (
         "flashrt demo --episodes 1 --latency-ms 100 --splice quintic"
@@ -37,7 +40,8 @@ SMALLER = {
 def place(tmp_path_factory):
     """A folder that looks like a checkout with `flashrt` and `python` on the PATH; what a block writes stays in it."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("flashrt_core", "flashrt_ros", "tools", "bench", "Makefile", "requirements", "pyproject.toml", "test"):
+    names = "flashrt_core flashrt_ros tools bench Makefile requirements pyproject.toml test"
+    for name in f"{names} ros CMakeLists.txt package.xml msg scripts launch config".split():
         (folder / name).symlink_to(ROOT / name)
     commands = folder / "bin"
     commands.mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -293,6 +292,22 @@ class FakeArm:
         return len(recent) == 0 or bool(np.all(np.abs(recent - recent[-1]) < 1e-9))
 
 
-def shared_memory_of(pids: list[int]) -> list[str]:
-    """Names in /dev/shm that our worker's memory could have; it is unlinked at once, so there are none."""
-    return [n for n in os.listdir("/dev/shm") if n.startswith("flashrt")]
+class Inside:
+    """The node in this process, on the probe's executor."""
+
+    def __init__(self, probe: Probe, module, name: str, **parameters):
+        self.probe, self.module, self.name, self.parameters = probe, module, name, parameters
+
+    def __enter__(self):
+        values = {"robot": str(BENCH), "prompt": "go", "script": script(), **self.parameters}
+        self.node = self.module.PolicyNode(
+            self.name, context=self.probe.context,
+            parameter_overrides=[Parameter(k, value=v) for k, v in values.items()],
+        )  # fmt: skip
+        self.probe.executor.add_node(self.node)
+        return self.node
+
+    def __exit__(self, *_):
+        self.node.stop()
+        self.probe.executor.remove_node(self.node)
+        self.node.destroy_node()

@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from rig_ros import NodeProcess, until
+from flashrt_ros.msg import ActionChunk
+from rig_ros import NodeProcess
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 
@@ -14,7 +15,6 @@ from flashrt_core import load_model
 from flashrt_ros import qos
 from flashrt_ros.config_file import load_robot
 from flashrt_ros.convert import doubles
-from flashrt_ros.msg import ActionChunk
 from flashrt_ros.sim.tabletop import POLICY_DIR, TabletopEnv
 
 NODE = "/tabletop_policy"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from rig_ros import FakeArm, NodeProcess, script, until
+from rig_ros import FakeArm, Inside, NodeProcess, script, until
 
 STATES = (
     "unconfigured", "configuring", "inactive", "activating", "active", "deactivating", "cleaningup", "shuttingdown",
@@ -76,7 +76,7 @@ def test_F65_exception_in_configure_is_logged_and_frees(probe, monkeypatch, capf
     real = module.StackConfig.make_worker
     monkeypatch.setattr(module.StackConfig, "make_worker", lambda self: made.append(real(self)) or made[-1])
     monkeypatch.setattr(module, place, broken)
-    with inside(probe, module, f"inside_{place}") as node:
+    with Inside(probe, module, f"inside_{place}") as node:
         assert not probe.change("configure", f"/inside_{place}")
         assert probe.state(f"/inside_{place}") == "unconfigured"
         assert node.stack is None and not made[0].alive and made[0].status().pid is None
@@ -94,7 +94,7 @@ def test_F65_exception_in_activate_comes_to_rest(probe, arm, monkeypatch, capfd)
         raise LookupError("planted")
 
     monkeypatch.setattr(module, "TickThread", broken)
-    with inside(probe, module, "inside") as node:
+    with Inside(probe, module, "inside") as node:
         probe.to("configure", name="/inside")
         workers = node.stack.worker
         assert not probe.change("activate", "/inside")
@@ -103,28 +103,33 @@ def test_F65_exception_in_activate_comes_to_rest(probe, arm, monkeypatch, capfd)
         assert probe.node.count_publishers("/bench/commands") == 0
 
 
-class inside:
-    """The node in this process, on the probe's executor."""
+def test_F73_broken_bond_holds_when_configured(probe, arm, monkeypatch):
+    """With a stand-in for bondpy (double): the bond breaks when the manager dies."""
+    import flashrt_ros.node as module
 
-    def __init__(self, probe, module, name: str):
-        self.probe, self.module, self.name = probe, module, name
+    breaks = []
 
-    def __enter__(self):
-        from rclpy.parameter import Parameter
-        from rig_ros import BENCH
+    class Bond:
+        broken = False
 
-        values = {"robot": str(BENCH), "prompt": "go", "script": script()}
-        self.node = self.module.PolicyNode(
-            self.name, context=self.probe.context,
-            parameter_overrides=[Parameter(k, value=v) for k, v in values.items()],
-        )  # fmt: skip
-        self.probe.executor.add_node(self.node)
-        return self.node
+        def __init__(self, node, on_broken):
+            breaks.append((self, on_broken))
 
-    def __exit__(self, *_):
-        self.node.stop()
-        self.probe.executor.remove_node(self.node)
-        self.node.destroy_node()
+        def close(self):
+            pass
+
+    monkeypatch.setattr(module, "ManagerBond", Bond)
+    with Inside(probe, module, "bonded", hold_on_bond_loss=True):
+        heard = probe.statuses("/bonded")
+        probe.to("configure", name="/bonded")
+        assert probe.change("activate", "/bonded"), heard[-1][1].phase
+        until(lambda: heard[-1][1].lifecycle == "active" and heard[-1][1].chunks, 5)
+        bond, told = breaks[0]
+        bond.broken = True
+        told()
+        until(lambda: heard[-1][1].faults[:1] == ["F73"] and heard[-1][1].level == 3, 2)
+        until(lambda: arm.resting(), 3)
+        probe.to("deactivate", "cleanup", name="/bonded")
 
 
 @pytest.mark.parametrize("state", STATES)

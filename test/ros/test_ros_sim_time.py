@@ -6,11 +6,11 @@ import threading
 import time
 
 import pytest
+from flashrt_ros.msg import PolicyStatus
 from rig_ros import FakeArm, NodeProcess, until
 from rosgraph_msgs.msg import Clock
 
 from flashrt_ros.convert import to_time
-from flashrt_ros.msg import PolicyStatus
 
 NODE = "/simulated"
 
@@ -96,7 +96,7 @@ def test_time_five_times_faster_makes_five_times_the_ticks(probe, world):
 
 
 def test_deactivate_while_time_stands_still_ends(probe, world):
-    clock, arm, _ = world
+    clock, *_ = world
     clock.rate = 0.0
     try:
         start = time.monotonic()

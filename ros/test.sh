@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# colcon test of what ros/build.sh built. usage: ros/test.sh VENV [more words for colcon test]
+set -euo pipefail
+root=$(dirname "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)")
+venv=$(cd "$1" && pwd)
+shift
+export AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv PATH=$venv/bin:$PATH PYTHONSAFEPATH=1
+cd "$root"
+colcon --log-base build/ros/log test --base-paths . --packages-select flashrt_ros --build-base build/ros \
+  --install-base "$venv" --merge-install --return-code-on-test-failure "$@"
+colcon --log-base build/ros/log test-result --test-result-base build/ros --verbose
