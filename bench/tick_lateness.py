@@ -230,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each kind (default 3)")
     parser.add_argument("--tries", type=int, default=10, help="rounds to make in search of quiet ones (default 10)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the policy (default 1)")
-    parser.add_argument("--nice", type=int, default=0, help="added to the worker's niceness (default 0)")
+    parser.add_argument("--nice", type=int, default=5, help="added to the worker's niceness (default 5, as the node does)")
     parser.add_argument("--in-process", action="store_true", help="also measure with the policy in this process")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "tick_lateness.json")
     args = parser.parse_args(argv)
