@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
@@ -25,6 +26,7 @@ from .stack import StackConfig
 from .tick_record import Sink
 
 MATCH_S = 0.5  # how long to wait for the subscribers of commands to be matched
+ACKED_S = 0.2  # how long to wait for them to have the last command
 
 
 class Inputs:
@@ -104,11 +106,13 @@ class Commands:
                 kind, topic, qos.COMMAND, event_callbacks=self._events
             )
         until = time.monotonic() + MATCH_S
-        waiting = [p for p in self._open.values() if self._node.count_subscribers(p.topic_name)]
-        while any(not p.get_subscription_count() for p in waiting) and time.monotonic() < until:
+        known = [(p, self._node.count_subscribers(p.topic_name)) for p in self._open.values()]
+        while any(p.get_subscription_count() < n for p, n in known) and time.monotonic() < until:
             time.sleep(0.01)
 
     def close(self) -> None:
+        """The last command may still be on its way: a writer that goes takes what is not acknowledged with it."""
         for publisher in self._open.values():
+            publisher.wait_for_all_acked(Duration(seconds=ACKED_S))
             self._node.destroy_lifecycle_publisher(publisher)
         self._open = {}

@@ -19,7 +19,9 @@ def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy = Dura
 # The newest message is the only one of interest. Best effort takes from reliable publishers as well.
 STATE = _profile(ReliabilityPolicy.BEST_EFFORT)
 PROMPT = _profile(ReliabilityPolicy.RELIABLE)
-COMMAND = _profile(ReliabilityPolicy.RELIABLE)  # ActionChunk, JointTrajectory, Float64MultiArray
+# ActionChunk, JointTrajectory, Float64MultiArray. The writer keeps a few: a subscriber that is matched a moment after
+# activation, or stopped for a period, still gets every index. How many wait at the subscriber is its own depth.
+COMMAND = _profile(ReliabilityPolicy.RELIABLE, depth=10)
 STATUS = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)  # late subscribers get the last (F71)
 DIAGNOSTICS = _profile(ReliabilityPolicy.RELIABLE, depth=10)
 

@@ -52,7 +52,8 @@ class RosEpisode:
 
     lateness_ms: of each command published, against the activation's own grid of deadlines. image_age_ms: of the oldest
     image of each request, at the request. transport_ms: publication to receipt of each command. start_ticks: steps before
-    the first chunk. bag_mismatches, plan_mismatches: commands that differ from the record / from their chunk's row.
+    the first chunk. bag_mismatches, plan_mismatches: commands that differ from the record / are another row of their chunk
+    than their index says.
     """
 
     episode: Episode
@@ -165,17 +166,31 @@ def _check(
     out: RosEpisode, row: dict[str, object], rows: dict[int, int], chunks: Sequence[Chunk], recording: Recording
 ) -> None:
     """Compare what was executed with the record and with the plans; count ticks without a plan."""
-    begin = row["sent_ns"][0] - LEAD_NS
+    begin, commands = row["sent_ns"][0] - LEAD_NS, out.episode.commands
     recorded = [values for at, values in recording.commands if at >= begin][: row["audit"].get("published") or 0]
-    planned = 0
     for index, r in rows.items():
-        executed = out.episode.commands[r]
-        if index >= len(recorded) or not np.array_equal(np.clip(recorded[index], -1.0, 1.0), executed):
+        if index >= len(recorded) or not np.array_equal(np.clip(recorded[index], -1.0, 1.0), commands[r]):
             out.bag_mismatches += 1
-        plans = [c for c in chunks if c.first <= index < c.first + len(c.rows)]
-        if plans:
-            planned += 1
-            plan = plans[-1]
-            out.plan_mismatches += not np.allclose(np.clip(plan.rows[index - plan.first], -1, 1), executed, atol=1e-6)
+    served = 0
+    ends = [c.first for c in chunks[1:]] + [max(rows) + 1]
+    for chunk, end in zip(chunks, ends, strict=True):
+        executed = [commands[rows[i]] for i in range(chunk.first, end) if i in rows]
+        followed, shifted = follow(np.clip(chunk.rows, -1.0, 1.0), executed)
+        served += followed
+        out.plan_mismatches += shifted
     out.start_ticks = rows[chunks[0].first] if chunks else len(row["indices"])
-    out.episode.tick_misses = len(row["indices"]) - planned
+    out.episode.tick_misses = len(row["indices"]) - served
+
+
+def follow(plan: np.ndarray, executed: Sequence[np.ndarray]) -> tuple[int, int]:
+    """(commands that are the plan's rows in order, 1 if it was left by a shift of the index else 0).
+
+    A hold leaves the plan, and what comes after it is no row of it any more; a command that is the row before or after
+    its own is an index repeated or lost.
+    """
+    for i, command in enumerate(executed):
+        if i < len(plan) and np.allclose(plan[i], command, atol=1e-6):
+            continue
+        beside = [j for j in (i - 1, i + 1) if 0 <= j < len(plan) and i < len(plan)]
+        return i, int(any(np.allclose(plan[j], command, atol=1e-6) for j in beside))
+    return len(executed), 0

@@ -120,7 +120,7 @@ def _accounts(result: Mapping[str, object]) -> str:
         ("published, by the node's own count", a["published"]), ("received by the simulation, by DDS number", a["received"]),
         ("executed, one per control step", a["applied"]), ("came after an episode's end, not executed", a["surplus"]),
         ("lost", a["lost"]), ("repeated", a["repeated"]), ("differ from the recorded command", a["bag_mismatches"]),
-        ("differ from their row of the recorded chunk", a["plan_mismatches"]),
+        ("another row of the recorded chunk than the index says", a["plan_mismatches"]),
         ("control steps without a command (held)", result["held_steps"]), ("ticks that the node skipped", result["skipped_ticks"]),
         ("ticks before the first chunk of an episode", result["start_ticks"]),
     ]  # fmt: skip

@@ -84,15 +84,16 @@ class SimBridge(Node):
         self._results.publish(String(data=json.dumps(row, allow_nan=False)))
 
     def publish(self, episode: SimEpisode | None, behind: bool) -> None:
-        """State, pictures when they are due, and last the time, so that a tick in simulated time sees what it is to."""
+        """Pictures when they are due, the state of the same moment, and last the time: a tick in simulated time then sees
+        both, and the state never runs ahead of the pictures."""
         self._now_ns = self._now_ns + self._period_ns if self.sim_time else time.time_ns()
         stamp = to_time(self._now_ns)
-        state = JointState(name=list(self._robot.state_names), position=doubles(self._env.state()))
-        state.header.stamp = stamp
-        self._state.publish(state)
         # A step that is late leaves the pictures to the next one: pacing goes first.
         if self._steps % self._every == 0 and not behind:
             self._publish_images(episode, stamp)
+        state = JointState(name=list(self._robot.state_names), position=doubles(self._env.state()))
+        state.header.stamp = stamp
+        self._state.publish(state)
         self._clock.publish(Clock(clock=stamp))
         self._steps += 1
 

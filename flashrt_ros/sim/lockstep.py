@@ -167,6 +167,9 @@ class Lockstep:
     def _show(self) -> None:
         if self._age_s < self.settings.show_s:
             return
+        if not self.operator.arrived:  # it went active by itself (autostart): the operator brings it back
+            self._give_up_after(self.settings.prepare_timeout_s, "the node did not stay inactive")
+            return
         if self.operator.prompt != self.episode.prompt:
             if self._age_s > self.settings.stop_timeout_s:
                 self.fatal = f"the node did not take the prompt {self.episode.prompt!r}"
