@@ -66,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     delay = r["transport_delay_ms"]["command"]
     table.add_row("lost or repeated actions", f"[bold]{r['lost_or_repeated_actions']}[/]  of {a['published']} published, "
                   f"{a['applied']} executed, {a['surplus']} after an episode's end; {r['held_steps']} steps held")  # fmt: skip
-    for name, values in (("tick lateness, as published", late), ("image age at the request", age), ("transport, commands", delay)):
+    for name, values in (
+        ("tick lateness, as published", late),
+        ("image age at the request", age),
+        ("transport, commands", delay),
+    ):
         text = "  ".join(f"{k.upper()} {v:.2f}" for k, v in values.items() if v is not None)
         table.add_row(name, f"{text} ms" if text else "-")
     console.print(table)

@@ -42,7 +42,9 @@ class PageParts:
     intro: str = ""
     figures: tuple[tuple[str, str, str], ...] = ()
     sections: tuple[tuple[str, str], ...] = ()
-    note: str = "The same seed gives the same episodes on the same machine; all figures of this page are in result.json."
+    note: str = (
+        "The same seed gives the same episodes on the same machine; all figures of this page are in result.json."
+    )
 
 
 def write_report(

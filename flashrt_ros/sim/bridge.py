@@ -48,7 +48,9 @@ COMMANDS_IN = QoSProfile(depth=100)  # deeper than the node's: a stopped executo
 class SimBridge(Node):
     """Publishes what a robot of `robot`'s file would, for a TabletopEnv, and takes its commands."""
 
-    def __init__(self, robot: RobotConfig, env, policy_node: str, ledger: CommandLedger, *, camera_hz: float, rate: float):
+    def __init__(
+        self, robot: RobotConfig, env, policy_node: str, ledger: CommandLedger, *, camera_hz: float, rate: float
+    ):
         super().__init__("tabletop_sim")
         self._env, self._ledger, self._robot = env, ledger, robot
         every = env.control_hz / camera_hz
@@ -75,7 +77,9 @@ class SimBridge(Node):
         writer = bytes(info["publisher_gid"]["data"])
         values = np.frombuffer(message.data, np.float64).astype(np.float32)
         if values.shape == (7,):
-            self._ledger.put(writer, Command(info["publication_sequence_number"] - 1, values, info["source_timestamp"], now))
+            self._ledger.put(
+                writer, Command(info["publication_sequence_number"] - 1, values, info["source_timestamp"], now)
+            )
 
     def say_prompt(self, prompt: str) -> None:
         self._prompt.publish(String(data=prompt))
@@ -120,7 +124,9 @@ class SimBridge(Node):
 class Episodes:
     """The main loop: waits for deadlines, steps, publishes, writes events."""
 
-    def __init__(self, bridge: SimBridge, operator: NodeOperator, lockstep: Lockstep, pacer: Pacer, events: EventWriter | None):
+    def __init__(
+        self, bridge: SimBridge, operator: NodeOperator, lockstep: Lockstep, pacer: Pacer, events: EventWriter | None
+    ):
         self.bridge, self.operator, self.lockstep, self.pacer, self.events = bridge, operator, lockstep, pacer, events
         self._told: tuple[str, str] = ("", "")
         self.late_ms: list[float] = []  # of the steps of episodes
@@ -195,11 +201,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=500_000, help="of the first episode")
     parser.add_argument("--robot", default="tabletop", help="robot file by name or path")
     parser.add_argument("--node", default="policy_node", help="name of the policy node")
-    parser.add_argument("--rate", type=float, default=1.0, help="times real time; other than 1: the node needs use_sim_time")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="times real time; other than 1: the node needs use_sim_time"
+    )
     parser.add_argument("--camera-hz", type=float, default=20.0, help="20, 10, 5, ... (default 20)")
     parser.add_argument("--renderer", default="ray", help="ray (default) or gl")
     parser.add_argument("--events", type=Path, help="write episodes and progress as JSON lines")
-    parser.add_argument("--shots", type=Path, metavar="DIR", help="keep a picture of each episode's first and last moment")
+    parser.add_argument(
+        "--shots", type=Path, metavar="DIR", help="keep a picture of each episode's first and last moment"
+    )
     return parser
 
 

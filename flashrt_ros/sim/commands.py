@@ -140,7 +140,9 @@ class CommandLedger:
             absent = set(range(expected)) - set(self._seen)
             twice = sum(n - 1 for n in self._seen.values()) + len(done) - len(set(done))
             disorder = sum(b < a for a, b in itertools.pairwise(done))
-            beyond = sum(i >= expected for i in self._seen)  # more than the node says it sent: its count or ours is wrong
+            beyond = sum(
+                i >= expected for i in self._seen
+            )  # more than the node says it sent: its count or ours is wrong
             return Audit(
                 published, len(self._seen), len(done), sum(i >= top for i in self._seen),
                 len(missing | absent) + self._dropped + beyond, twice + disorder, self._foreign,

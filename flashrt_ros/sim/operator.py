@@ -56,7 +56,9 @@ class NodeOperator:
         status = self.status
         if status is not None and status.lifecycle == "finalized":
             return "the policy node was shut down"
-        if self._tries >= MAX_TRIES or (self._tries and status is not None and status.phase.startswith("configure failed")):
+        if self._tries >= MAX_TRIES or (
+            self._tries and status is not None and status.phase.startswith("configure failed")
+        ):
             return f"the policy node does not become {self._target}: {status.phase if status else 'no status'}"
         return None
 
