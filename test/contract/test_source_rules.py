@@ -37,8 +37,11 @@ RULES = {
             ("flashrt_core/blocks/x.py", "try:\n    import jax.numpy as jnp\nexcept ImportError:\n    pass"),
             ("flashrt_core/ops/table.py", "from torch import nn"),
             ("flashrt_core/frontends/x.py", "import rclpy"),
+            ("flashrt_ros/guard.py", "from rclpy.node import Node"),
+            ("flashrt_ros/sim/lockstep.py", "import rclpy"),
         ],
         [
+            ("flashrt_ros/node.py", "from rclpy.node import Node"),
             ("flashrt_core/hardware/host/ops.py", "import torch"),
             ("flashrt_core/models/pi05/x.py", "def f():\n    import torch"),
         ],
