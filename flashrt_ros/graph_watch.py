@@ -71,4 +71,6 @@ class GraphWatch:
 
 
 def _full(namespace: str, name: str) -> str:
+    if name == "_NODE_NAME_UNKNOWN_":  # rmw's word for a node of which so far only the topic is known
+        return "a node that has just come"
     return f"{namespace.rstrip('/')}/{name}"

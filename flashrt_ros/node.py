@@ -34,7 +34,7 @@ from .transitions import ACTIVATE, CONFIGURE, DEACTIVATE, ThreadedLifecycleNode
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 EXIT_FAULT = 70  # a fault of level exit ended the process
 INPUTS_S = 1.0  # how long activate waits for fresh inputs
-DISCOVERY_S = 1.5  # after the start, before the graph is believed to show everybody
+DISCOVERY_S = 3.0  # after the start, until the graph shows everybody: Fast DDS announces itself every 3 s
 logger = logging.getLogger(__name__)
 
 

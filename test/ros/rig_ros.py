@@ -128,6 +128,7 @@ class Probe:
         self.executor.add_node(self.node)
         self.heard: dict[str, list] = defaultdict(list)
         self._subscriptions: dict[str, object] = {}
+        self._clients: dict[str, object] = {}
         self._ended = False
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
@@ -163,16 +164,24 @@ class Probe:
     def statuses(self, name: str = NODE) -> list:
         return self.listen(PolicyStatus, f"{name}/status", qos.STATUS)
 
-    def call(self, kind: type, service: str, request, timeout_s: float = 10.0):
-        """The response; AssertionError when none comes."""
-        client = self.node.create_client(kind, service)
-        try:
+    def call(self, kind: type, service: str, request, timeout_s: float = 10.0, again_s: float | None = None):
+        """The response; AssertionError when none comes. again_s: ask again after so long, for questions without effect."""
+        client = self._clients.get(service)
+        if client is None:
+            client = self._clients[service] = self.node.create_client(kind, service)
             assert client.wait_for_service(timeout_s), f"no service {service}"
-            future = client.call_async(request)
-            until(future.done, timeout_s, service)
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+            time.sleep(0.1)  # until the server knows us too: an earlier answer would go nowhere
+        future, end = client.call_async(request), time.monotonic() + timeout_s
+        while not future.done():
+            left = end - time.monotonic()
+            assert left > 0, f"no answer within {timeout_s} s: {service}"
+            try:
+                until(future.done, min(left, again_s or left), service)
+            except AssertionError:
+                if again_s is None:
+                    raise
+                future = client.call_async(request)
+        return future.result()
 
     def change(self, transition: str | int, name: str = NODE, timeout_s: float = 15.0) -> bool:
         number = NAMES.get(transition, transition)
@@ -180,7 +189,7 @@ class Probe:
         return self.call(ChangeState, f"{name}/change_state", request, timeout_s).success
 
     def state(self, name: str = NODE, timeout_s: float = 10.0) -> str:
-        return self.call(GetState, f"{name}/get_state", GetState.Request(), timeout_s).current_state.label
+        return self.call(GetState, f"{name}/get_state", GetState.Request(), timeout_s, 2.0).current_state.label
 
     def to(self, *transitions: str, name: str = NODE) -> None:
         """Through transitions that must succeed."""
@@ -195,7 +204,7 @@ class Probe:
 
     def get(self, parameter: str, name: str = NODE):
         request = GetParameters.Request(names=[parameter])
-        values = self.call(GetParameters, f"{name}/get_parameters", request).values
+        values = self.call(GetParameters, f"{name}/get_parameters", request, 10.0, 2.0).values
         if not values:
             return None  # not declared
         value = values[0]

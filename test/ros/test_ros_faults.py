@@ -134,20 +134,21 @@ def test_F73_manager_dies_node_stays_safe(probe, node, arm):
 def test_F75_same_node_twice_second_refuses_activation(probe, node, arm):
     ready(probe, node, "active")
     with NodeProcess(autostart=True) as second:
-        until(lambda: "F75" in second.text, 15)
-        assert "two in the graph" in second.text
+        # By its name, or, while DDS has told of its topics only, as a rival.
+        until(lambda: "activate: F75" in second.text or "activate: F18" in second.text, 20)
         sent = len(arm.commands)
-        time.sleep(0.5)
-        assert len(arm.commands) - sent < 40  # one node commands, not two
+        time.sleep(1.0)
+        assert len(arm.commands) - sent < 65  # one node commands, not two
         assert commands_flow(arm)  # and the first is not disturbed
-    assert "F18" not in "".join(node.log[-5:])
+        until(lambda: "activate: F75: expected one node /policy_node, found two in the graph" in second.text, 10)
+    assert "second_publisher: " not in "".join(node.log[-5:])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_F69_signal_while_active_decelerates_and_exits_0(probe, node, arm, number):
     ready(probe, node)
-    with NodeProcess(name="ending") as n:
-        probe.to("configure", "activate", name="/ending")
+    with NodeProcess(name=f"ending_{int(number)}") as n:
+        probe.to("configure", "activate", name=f"/ending_{int(number)}")
         until(lambda: commands_flow(arm), 5)
         start = time.monotonic()
         n.kill(number)
@@ -175,7 +176,7 @@ def test_F70_incompatible_camera_is_named(probe, arm, tmp_path):
             took = until(lambda: "F70" in heard[-1][1].faults, 4)
             assert took < 1.2
             reason = heard[-1][1].fault_reasons[heard[-1][1].faults.index("F70")]
-            assert "/picky/image" in reason and "est effort publisher" in reason and "/probe" in reason
+            assert "/picky/image" in reason and "est effort publisher" in reason
             assert heard[-1][1].level == PolicyStatus.HOLD
             assert not probe.change("activate", "/picky")
         finally:
