@@ -31,9 +31,10 @@ help:  ## this list
 demo: $(VENV)/.stamp-demo  ## install, then 20 closed-loop episodes with the bundled policy -> demo-out/report.html
 	@$(BIN)/flashrt demo $(DEMO_ARGS)
 
-test: $(VENV)/.stamp-test  ## install, then ruff and the test suite
+test: $(VENV)/.stamp-test  ## install, then ruff, the test suite and, where ROS 2 can be built, the tests over DDS
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 300 -m "not long" $(TEST_ARGS)
+	@$(MAKE) --no-print-directory ros-test-here
 
 test-long: $(VENV)/.stamp-test  ## the tests that take minutes (200 episodes, soak, deep fuzz)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3600 -m long $(TEST_ARGS)
@@ -45,7 +46,7 @@ train: $(VENV)/.stamp-demo  ## train the bundled policy anew into data/policy (m
 	@echo "Try it: $(BIN)/flashrt demo --checkpoint data/policy"
 
 clean:  ## remove what the other targets made: .venv, build, demo-out, caches
-	rm -rf $(VENV) build demo-out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ROS_VENV) build demo-out ros-demo-out *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
