@@ -21,6 +21,7 @@ SMALLER = {
     "make ros-env": "make -n ros-env | grep requirements/ros.txt",
     "make ros-build": "make -n -W package.xml ros-build | grep ros/build.sh",
     "make ros-test": "make -n ros-test | grep test/ros",
+    "make ros-demo": "make -n ros-demo | grep flashrt_ros.ros_demo",
     "flashrt demo": "flashrt demo --episodes 1",
     "flashrt demo --episodes 3 --latency-ms 100 --splice quintic": (
         "flashrt demo --episodes 1 --latency-ms 100 --splice quintic"
