@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -210,3 +211,13 @@ def test_unknown_parameter_ends_with_code_2_and_the_nearest_name(probe):
     with NodeProcess(name="typo", splise="none") as n:
         assert n.wait(8) == 2
     assert "'splise'" in n.text and "did you mean 'splice'" in n.text
+
+
+def test_F69_signal_while_the_policy_loads_ends_at_once(probe):
+    with NodeProcess(name="loading", script=script(start_s=20.0), autostart=True) as n:
+        heard = probe.statuses("/loading")
+        until(lambda: heard and heard[-1][1].lifecycle == "configuring" and n.children(), 8)
+        workers, start = n.children(), time.monotonic()
+        n.kill(signal.SIGTERM)
+        assert n.wait(4) == 0 and time.monotonic() - start < 2.0
+        until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 2)
