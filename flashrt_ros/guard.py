@@ -16,6 +16,7 @@ from .config import ActionDim, RobotConfig
 from .faults import FaultReport
 
 ROUNDING = 1e-9  # of a dimension's range: below this a change is no clamp
+WILD = 0.01  # of a dimension's range: a clamp below this is counted, above it is a fault (F41)
 
 
 @dataclass(frozen=True)
@@ -189,11 +190,13 @@ class Guard:
         if not held:
             moved = np.abs(wish - sent) > ROUNDING * np.maximum(1.0, self._upper - self._lower)
             clamped = {self._names[i]: float(wish[i] - sent[i]) for i in np.flatnonzero(moved)}
-            if clamped:
-                text = ", ".join(f"{k} by {v:.4g}" for k, v in list(clamped.items())[:4])
-                violations = (*violations, FaultReport("F41", f"clamped {text}", ",".join(clamped)))
-                for name in clamped:
-                    self.clamp_counts[name] = self.clamp_counts.get(name, 0) + 1
+            wild = moved & (np.abs(wish - sent) > WILD * (self._upper - self._lower))
+            if wild.any():
+                text = ", ".join(f"{self._names[i]} by {wish[i] - sent[i]:.4g}" for i in np.flatnonzero(wild)[:4])
+                names = ",".join(self._names[i] for i in np.flatnonzero(wild))
+                violations = (*violations, FaultReport("F41", f"clamped {text}", names))
+            for name in clamped:
+                self.clamp_counts[name] = self.clamp_counts.get(name, 0) + 1
         self._speed = np.where(self._position, (sent - self._last) / self.period_s, 0.0)
         self._last, self._asked = sent, asked
         return GuardResult(sent.copy(), held, clamped, violations)

@@ -17,11 +17,11 @@ from .state_slot import StateSlot
 
 @dataclass
 class _Watch:
-    """F04 of one view: the state when its pixels last changed, and how far the state went since."""
+    """F04 of one view: the state when its pixels last changed, and when it was first seen away from there."""
 
     digest_since_ns: int = -1
     start: np.ndarray | None = None
-    moved: float = 0.0
+    moving_ns: int | None = None
 
 
 class InputRules:
@@ -110,14 +110,14 @@ class InputRules:
             if slot.camera.transport == "raw":
                 reason += " (large images need config/fastdds_large_images.xml)"
             out.append(FaultReport("F03", reason, slot.camera.topic))
-        moved = self._moved(view, frame)
-        same_ns = now_ns - frame.digest_since_ns
+        moving_ns = self._moving_since(view, frame, now_ns)
         if (
-            same_ns >= safety.frozen_after_s * NS
-            and moved > safety.motion_fraction
+            moving_ns is not None
+            and now_ns - moving_ns >= safety.frozen_after_s * NS
             and frame.received_ns > frame.digest_since_ns
         ):
-            reason = f"{where}: frozen, the same image for {same_ns / NS:.2f} s while the state moves"
+            same_s = (now_ns - frame.digest_since_ns) / NS
+            reason = f"{where}: frozen, the same image for {same_s:.2f} s while the state moves"
             out.append(FaultReport("F04", reason, slot.camera.topic))
         if frame.look:
             lasts = (now_ns - frame.look_since_ns) / NS
@@ -127,17 +127,22 @@ class InputRules:
             )
         return out
 
-    def _moved(self, view: str, frame: Frame) -> float:
-        """Share of the state's range by which the state went, at most, since the view's pixels last changed."""
+    def _moving_since(self, view: str, frame: Frame, now_ns: int) -> int | None:
+        """When the state was first seen away from where it was as the view's pixels last changed; None if it stayed.
+
+        Counted from there and not from the pixels: a robot that stood still and starts to move has shown nothing wrong.
+        """
         watch, state = self._watches[view], self._state.state
         if state is None:
-            return 0.0
+            return None
         if watch.start is None or watch.digest_since_ns != frame.digest_since_ns:
             self._watches[view] = _Watch(frame.digest_since_ns, state.values)
-            return 0.0
-        step = np.abs(state.values - watch.start) / np.maximum(self._state.span, 1e-9)
-        watch.moved = max(watch.moved, float(step.max(initial=0.0)))
-        return watch.moved
+            return None
+        if watch.moving_ns is None:
+            step = np.abs(state.values - watch.start) / np.maximum(self._state.span, 1e-9)
+            if float(step.max(initial=0.0)) > self.safety.motion_fraction:
+                watch.moving_ns = min(now_ns, state.received_ns)
+        return watch.moving_ns
 
 
 def apart_s(frames: Sequence[Frame]) -> float:

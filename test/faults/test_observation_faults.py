@@ -103,6 +103,17 @@ def test_F04_needs_a_moving_state(rig):
     assert rig.run(5.0) == OK
 
 
+def test_F04_counts_from_the_start_of_the_motion(rig):
+    """A robot that stood still for longer than the limit and starts to move has not shown a frozen camera yet."""
+    picture, pixels = rig.picture, rig.picture("front")
+    rig.picture, rig.moving = (lambda view: pixels), False
+    assert rig.run(2.0) == OK
+    rig.moving = True
+    assert rig.run(0.5) == OK
+    rig.picture = picture
+    rig.still_good()
+
+
 def test_F04_a_camera_without_noise_is_seen_at_any_place(rig):
     """Every pixel of a small image counts, so one that changes is enough."""
     rig.picture = lambda view: (

@@ -362,3 +362,13 @@ def test_limits_change_at_run_time():
     assert speeds[-1] == pytest.approx(-0.1)
     with pytest.raises(ConfigError):
         guard.set_limits(arm(actions=robot.actions[:2]))
+
+
+def test_a_small_clamp_is_counted_and_no_fault():
+    guard = anchored(load_robot("tabletop"), np.array([0, 0, 0.1, np.pi, 0, 0, 0.03, -0.03]))
+    guard.check(np.array([0, 0, 0, 0, 0, 0, -1.0]))
+    small = guard.check(np.array([0, 0, 0, 0, 0, 0, -1.003]))
+    assert small.command[6] == -1.0 and "gripper" in small.clamped and not small.violations
+    wild = guard.check(np.array([0, 0, 0, 0, 0, 0, -1.2]))
+    assert wild.command[6] == -1.0 and [v.id for v in wild.violations] == ["F41"]
+    assert guard.clamp_counts["gripper"] == 2
