@@ -26,7 +26,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-ba
 
 help:  ## this list
 	@echo "FlashRT for ROS 2"
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: $(VENV)/.stamp-demo  ## install, then 20 closed-loop episodes with the bundled policy -> demo-out/report.html
 	@$(BIN)/flashrt demo $(DEMO_ARGS)

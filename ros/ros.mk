@@ -1,5 +1,5 @@
 # ROS 2 without a ROS install: environment, build and tests in .venv-ros. Included by the Makefile.
-.PHONY: ros-env ros-build ros-test ros-test-here
+.PHONY: ros-env ros-build ros-test ros-test-long ros-test-here
 
 ROS_VENV := .venv-ros
 ROS_BIN := $(ROS_VENV)/bin
@@ -7,14 +7,17 @@ ROS_REQUIREMENTS := requirements/ros.txt requirements/ros-build.txt requirements
 # More words for pytest, for example ROS_TEST_ARGS="test/ros/test_node.py -x".
 ROS_TEST_ARGS ?=
 # Python started in the checkout must not take the source folder for the install, which has the messages (3.11 and later).
-ros-env ros-build ros-test ros-demo: export PYTHONSAFEPATH := 1
+ros-env ros-build ros-test ros-test-long ros-demo: export PYTHONSAFEPATH := 1
 
 ros-env: $(ROS_VENV)/.stamp-env  ## ROS 2 wheels, PyTorch, MuJoCo, colcon and test tools in .venv-ros (Linux x86_64)
 
 ros-build: $(ROS_VENV)/.stamp-build  ## colcon build of messages and package into .venv-ros
 
 ros-test: $(ROS_VENV)/.stamp-build  ## the tests over DDS; they fail, not skip, without rclpy
-	@$(ROS_BIN)/pytest --timeout 120 -p no:cacheprovider test/ros $(ROS_TEST_ARGS)
+	@$(ROS_BIN)/pytest --timeout 120 -p no:cacheprovider -m "not long" test/ros $(ROS_TEST_ARGS)
+
+ros-test-long: $(ROS_VENV)/.stamp-build  ## 500 lifecycle cycles over DDS (F67)
+	@$(ROS_BIN)/pytest --timeout 3600 -p no:cacheprovider -m long test/ros $(ROS_TEST_ARGS)
 
 # Part of `make test`: without what the build needs they are left out with one line, except on a build machine (CI=true).
 ros-test-here:
