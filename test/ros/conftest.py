@@ -37,3 +37,9 @@ def probe():
 
     with Probe() as p:
         yield p
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without an own choice (-m) the long tests are left out, also under `colcon test`."""
+    if not config.option.markexpr:
+        items[:] = [item for item in items if "long" not in item.keywords]
