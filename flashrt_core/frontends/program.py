@@ -63,8 +63,11 @@ class Program:
         self.pipeline.denoise(ops, *args, attn=attn, stream=stream)
 
     def capture(self) -> None:
+        """Record every variant. The machine may run it once before (kernels are loaded, room is made, GEMMs are tuned)."""
+        ops, stream = self.machine.ops, self.machine.ctx.stream_handle(self.machine.stream)
         for variant in Variant:
-            self.graph.capture(variant, lambda stream, v=variant: self.emit(v, self.machine.ops, self.attn, stream))
+            self.machine.prepare(lambda v=variant: self.emit(v, ops, self.attn, stream))
+            self.graph.capture(variant, lambda s, v=variant: self.emit(v, ops, self.attn, s), self.machine.stream)
 
     def replay(self, variant: Variant) -> np.ndarray:
         """Run a captured variant; the normalised actions, float32 [H, action_dim]."""
@@ -77,7 +80,8 @@ class Program:
     def run_measured(self, variant: Variant, measure: Callable[[Any, int, int, DType, int], None]) -> None:
         """Run eagerly with one more op behind each quantised site's producer (ops/measure.py)."""
         ops = MeasuringOps(self.machine.ops, measure)
-        self.emit(variant, ops, self.machine.with_ops(self.attn, ops), self.machine.stream)
+        stream = self.machine.ctx.stream_handle(self.machine.stream)
+        self.emit(variant, ops, self.machine.with_ops(self.attn, ops), stream)
         self.machine.sync()
 
     def output(self) -> np.ndarray:
