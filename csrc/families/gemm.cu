@@ -24,8 +24,8 @@ frt::Check check(const GemmArgs& g) {
   c.ptr("res", g.res, frt::uses_res(g.epilogue));
   c.ptr("gate", g.gate, g.epilogue == frt::GATE_RESIDUAL);
   c.ptr("out", g.out);
-  c.ptr("a_scale", g.a_scale, quantised, 4);
-  c.ptr("w_scale", g.w_scale, quantised, 4);
+  c.ptr("a_scale", g.a_scale, quantised, 16);  // cuBLASLt's rule
+  c.ptr("w_scale", g.w_scale, quantised, 16);
   c.ptr("out_scale", g.out_scale, g.out_dtype == frt::E4M3, 4);
   if (c.rc) return c;
   if (g.a_dtype == frt::F16) c.not_built("a_dtype", g.a_dtype);

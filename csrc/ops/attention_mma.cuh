@@ -149,19 +149,26 @@ __global__ void attention_combine_kernel(AttentionArgs a, const float* parts, Ou
   const int G = a.H / a.KVH, rows = a.M * G, row = blockIdx.x, b = blockIdx.y / a.KVH, kvh = blockIdx.y % a.KVH;
   const size_t step = size_t(gridDim.y) * rows * (a.HD + 2);
   const float* mine = parts + (size_t(blockIdx.y) * rows + row) * (a.HD + 2);
-  float top = -INFINITY, sum = 0;
-  for (int z = 0; z < splits; ++z) top = fmaxf(top, mine[z * step]);
-  for (int z = 0; z < splits; ++z) sum += expf(mine[z * step] - top) * mine[z * step + 1];
+  // lane z holds the weight of split z; there are at most 32
+  const int lane = threadIdx.x % 32;
+  const float2 part = lane < splits ? *reinterpret_cast<const float2*>(mine + lane * step) : make_float2(-INFINITY, 0);
+  float top = part.x;
+#pragma unroll
+  for (int d = 16; d; d >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+  float weight = expf(part.x - top);
+  weight /= warp_sum(weight * part.y);
   Out* to = out + (size_t(b) * a.M + row / G) * a.H * a.HD + (kvh * G + row % G) * a.HD;
   const float out_scale = scale_of<Out>(a.out_scale);
-  for (int d = threadIdx.x * 2; d < a.HD; d += blockDim.x * 2) {
+  for (int first = 0; first < a.HD; first += blockDim.x * 2) {  // whole warps: the shuffles below need every lane
+    const int d = first + threadIdx.x * 2;
     float x = 0, y = 0;
+#pragma unroll 8
     for (int z = 0; z < splits; ++z) {
-      const float w = expf(mine[z * step] - top);
-      const float2 v = *reinterpret_cast<const float2*>(mine + z * step + 2 + d);
+      const float w = __shfl_sync(~0u, weight, z);
+      const float2 v = d < a.HD ? *reinterpret_cast<const float2*>(mine + z * step + 2 + d) : make_float2(0, 0);
       x += w * v.x, y += w * v.y;
     }
-    store2(to + d, x / sum, y / sum, out_scale);
+    if (d < a.HD) store2(to + d, x, y, out_scale);
   }
 }
 
@@ -175,7 +182,7 @@ inline AttentionSplit attention_split(int B, int M, int KV, int H, int KVH, int 
   constexpr tuning::Attention t = tuning::attention;
   const int blocks = divide_up(long(M) * (H / KVH), t.rows) * B * KVH;
   int splits = sms / blocks;
-  const int most = divide_up(KV, t.min_split_keys);
+  const int most = min(divide_up(KV, t.min_split_keys), 32);  // the combine kernel holds one weight per lane
   splits = splits < 1 ? 1 : splits > most ? most : splits;
   const int keys = divide_up(divide_up(KV, splits), t.keys) * t.keys;
   splits = divide_up(KV, keys);

@@ -28,6 +28,8 @@ class GraphRuntime:
     """The calls that an execution context needs. DeviceError when the library or a device is missing."""
 
     def __init__(self) -> None:
+        self.capturing = False
+        self._deferred: list[tuple[str, int]] = []
         self.lib = cuda_runtime()._lib
         pointer, size, integer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
         out = ctypes.POINTER(pointer)
@@ -87,9 +89,31 @@ class GraphRuntime:
         self.call("cudaEventElapsedTime", ctypes.byref(ms), begin, end)
         return ms.value
 
+    def release(self, name: str, handle: int) -> None:
+        """A call that frees something. Put off until a capture is over: cudaFree would break it, and Python's collector
+        may let go of an old buffer at any moment."""
+        if self.capturing:
+            self._deferred.append((name, handle))
+        else:
+            self.call(name, handle)
+
+    def begin_capture(self, stream: int) -> None:
+        """Start a capture of this thread's calls on the stream."""
+        self.call("cudaStreamBeginCapture", stream, CAPTURE_THREAD_LOCAL)
+        self.capturing = True
+
+    def _capture_over(self) -> None:
+        self.capturing = False
+        deferred, self._deferred = self._deferred, []
+        for name, handle in deferred:
+            self.call(name, handle)
+
     def end_capture(self, stream: int) -> tuple[int, int]:
         """(executable graph, number of nodes) of what was captured; the template is destroyed."""
-        graph = self.make("cudaStreamEndCapture", stream)
+        template = ctypes.c_void_p()
+        self.call("cudaStreamEndCapture", stream, ctypes.byref(template))
+        self._capture_over()
+        graph = template.value
         try:
             count = ctypes.c_size_t()
             self.call("cudaGraphGetNodes", graph, None, ctypes.byref(count))
@@ -104,6 +128,7 @@ class GraphRuntime:
         if graph.value:
             self.lib.cudaGraphDestroy(graph)
         self.lib.cudaGetLastError()
+        self._capture_over()
 
     def free_bytes(self) -> int:
         """Free device memory."""

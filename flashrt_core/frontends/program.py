@@ -11,6 +11,7 @@ import numpy as np
 from ..blocks.plan import Plan
 from ..errors import DeviceError
 from ..ops.measure import MeasuringOps
+from ..ops.table import SCALE_BYTES
 from ..types import F32, I32, U8, DType
 
 
@@ -33,7 +34,7 @@ class Program:
         self.bufs = {dtype: model.buffers_at(dims, at, dtype) for dtype in (U8, F32)}
         self.attn = machine.attention(model.attention_spec(dims), model.attention_slots(dims, at, plan))
         self.site_names = model.site_names(dims)
-        self.scales = machine.ctx.buffer(f"{name}.scales", 4 * len(self.site_names))
+        self.scales = machine.ctx.buffer(f"{name}.scales", SCALE_BYTES * len(self.site_names))
         self.sites = model.sites_at(dims, self.scales.dptr())
         self.graph = machine.ctx.graph(name)
         machine.upload(self.buffers["rope"], model.rope_table(dims))
@@ -41,7 +42,8 @@ class Program:
 
     def set_scales(self, scales: dict[str, float]) -> None:
         """Activation scales by site name; every site must be there."""
-        values = np.array([scales[name] for name in self.site_names], dtype=np.float32)
+        values = np.zeros((len(self.site_names), SCALE_BYTES // 4), dtype=np.float32)
+        values[:, 0] = [scales[name] for name in self.site_names]
         self.machine.upload(self.scales, values)
 
     def write(self, images: np.ndarray, ids: list[int], noise: np.ndarray) -> None:

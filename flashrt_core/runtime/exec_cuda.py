@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ..core.cuda_graph import (
-    CAPTURE_THREAD_LOCAL,
     DEVICE_TO_DEVICE,
     ERROR_OUT_OF_MEMORY,
     CudaCallError,
@@ -59,9 +58,9 @@ class DeviceBuffer:
         ptr, pinned, self._pinned = self._ptr if self._owned else 0, self._pinned, 0
         self._owned = False
         if pinned:
-            self._ctx.runtime.call("cudaFreeHost", pinned)
+            self._ctx.runtime.release("cudaFreeHost", pinned)
         if ptr:
-            self._ctx.runtime.call("cudaFree", ptr)
+            self._ctx.runtime.release("cudaFree", ptr)
 
     def __del__(self):
         try:
@@ -82,7 +81,7 @@ class CapturedGraph:
 
     def __del__(self):
         if self._owned and not sys.is_finalizing():
-            self.runtime.lib.cudaGraphExecDestroy(self.handle)
+            self.runtime.release("cudaGraphExecDestroy", self.handle)
 
 
 class CudaEvent:
@@ -100,7 +99,7 @@ class CudaEvent:
 
     def __del__(self):
         if not sys.is_finalizing():
-            self._ctx.runtime.lib.cudaEventDestroy(self.handle)
+            self._ctx.runtime.release("cudaEventDestroy", self.handle)
 
 
 class CudaGraph(Graph):
@@ -114,13 +113,13 @@ class CudaGraph(Graph):
             raise ExecError(f"{self.name}.capture", CAPTURE, "another capture of this ctx is under way")
         launches = ctx.recorder = []
         try:
-            ctx.runtime.call("cudaStreamBeginCapture", stream, CAPTURE_THREAD_LOCAL)
+            ctx.runtime.begin_capture(stream)
             try:
                 record(stream)
+                handle, nodes = ctx.runtime.end_capture(stream)
             except BaseException:
                 ctx.runtime.abort_capture(stream)
                 raise
-            handle, nodes = ctx.runtime.end_capture(stream)
         except CudaCallError as error:
             raise ExecError(f"{self.name}.capture", CAPTURE, str(error)) from error
         finally:

@@ -120,16 +120,17 @@ def test_gemm_at_pipeline_shapes(M, N, K, epilogue, a_dtype) -> None:
     rows = 2 * N if epilogue == Epilogue.GEGLU else N
     a = gpu((M, K), a_dtype, 1, 40 if a_dtype == E4M3 else 1)
     w = gpu((rows, K), a_dtype, 2, 40 if a_dtype == E4M3 else K**-0.5)
-    scales = torch.tensor([1 / 40, 1 / 40 * K**-0.5], device="cuda")
+    scales = torch.zeros(8, device="cuda")
+    scales[0], scales[4] = 1 / 40, 1 / 40 * K**-0.5  # a scale pointer is 16-byte aligned
     bias, gate, res = gpu((N,), F32, 3), gpu((N,), F32, 4), gpu((M, N), wide, 5)
     s = scales.cpu().numpy()
     want = ref.gemm(
         *(t.float().cpu().numpy() for t in (a, w, bias, res, gate)),
-        *((s[:1], s[1:]) if a_dtype == E4M3 else (None, None)), N=N, epilogue=epilogue,
+        *((s[:1], s[4:5]) if a_dtype == E4M3 else (None, None)), N=N, epilogue=epilogue,
     )  # fmt: skip
     out = res.clone() if epilogue in (Epilogue.RESIDUAL, Epilogue.BIAS_RESIDUAL, Epilogue.GATE_RESIDUAL) else torch.zeros_like(res)
     machine("hopper").ops.gemm(
-        a=p(a), w=p(w), bias=p(bias), res=p(out), gate=p(gate), out=p(out), a_scale=p(scales), w_scale=p(scales) + 4,
+        a=p(a), w=p(w), bias=p(bias), res=p(out), gate=p(gate), out=p(out), a_scale=p(scales), w_scale=p(scales) + 16,
         out_scale=0, M=M, N=N, K=K, epilogue=int(epilogue), a_dtype=a_dtype, res_dtype=wide, out_dtype=wide,
     )  # fmt: skip
     got = out.float().cpu().numpy()
