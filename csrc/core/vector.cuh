@@ -32,7 +32,7 @@ __device__ __forceinline__ unsigned short pack_e4m3(float a, float b) {
   return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, __NV_E4M3);
 }
 
-// p[0..7] = v[0..7]; `scale` is read for e4m3 only: a stored q stands for q * scale.
+// p[0..7] = v[0..7]; `inverse` (see inverse_scale) is read for e4m3 only: a stored q stands for q / inverse.
 __device__ __forceinline__ void store8(float* p, const float (&v)[8], float) {
   reinterpret_cast<float4*>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
   reinterpret_cast<float4*>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
@@ -41,10 +41,10 @@ __device__ __forceinline__ void store8(bf16* p, const float (&v)[8], float) {
   *reinterpret_cast<uint4*>(p) =
       make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
 }
-__device__ __forceinline__ void store8(e4m3* p, const float (&v)[8], float scale) {
+__device__ __forceinline__ void store8(e4m3* p, const float (&v)[8], float inverse) {
   unsigned short h[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) h[i] = pack_e4m3(v[2 * i] / scale, v[2 * i + 1] / scale);
+  for (int i = 0; i < 4; ++i) h[i] = pack_e4m3(v[2 * i] * inverse, v[2 * i + 1] * inverse);
   *reinterpret_cast<uint2*>(p) = make_uint2(h[0] | unsigned(h[1]) << 16, h[2] | unsigned(h[3]) << 16);
 }
 
@@ -55,13 +55,14 @@ __device__ __forceinline__ void store2(float* p, float a, float b, float) {
 __device__ __forceinline__ void store2(bf16* p, float a, float b, float) {
   *reinterpret_cast<unsigned*>(p) = pack_bf16(a, b);
 }
-__device__ __forceinline__ void store2(e4m3* p, float a, float b, float scale) {
-  *reinterpret_cast<unsigned short*>(p) = pack_e4m3(a / scale, b / scale);
+__device__ __forceinline__ void store2(e4m3* p, float a, float b, float inverse) {
+  *reinterpret_cast<unsigned short*>(p) = pack_e4m3(a * inverse, b * inverse);
 }
 
+// 1 / *p for a quantised output: one division per thread, products after that.
 template <class T>
-__device__ __forceinline__ float scale_of(const float* p) {
-  return sizeof(T) == 1 ? *p : 1.0f;
+__device__ __forceinline__ float inverse_scale(const float* p) {
+  return sizeof(T) == 1 ? 1.0f / *p : 1.0f;
 }
 
 }  // namespace frt

@@ -1,7 +1,9 @@
-// gemm: cuBLASLt with its own epilogues where it has them, else the raw product and one epilogue kernel.
+// gemm: few rows by our own kernel with every epilogue fused; many rows by cuBLASLt with its epilogues where it has them, else
+// the raw product and one epilogue kernel.
 #include "../gemm/lt_plan.h"
 #include "../ops/gemm_epilogue.cuh"
 #include "../ops/gemm_plain.cuh"
+#include "../ops/gemm_skinny.cuh"
 
 namespace {
 
@@ -47,9 +49,18 @@ int finish(frt::Check& c, const GemmArgs& g, int acc_dtype, const void* acc, cud
   });
 }
 
+int skinny(frt::Check& c, const GemmArgs& g, cudaStream_t stream) {
+  return frt::by_act(c, "out_dtype", g.out_dtype, [&](auto to) {
+    using Out = typename decltype(to)::type;
+    return g.a_dtype == frt::E4M3 ? frt::gemm_skinny<frt::e4m3, Out>(g, stream)
+                                  : frt::gemm_skinny<frt::bf16, Out>(g, stream);
+  });
+}
+
 int run(const GemmArgs& g, cudaStream_t stream) {
   frt::Check c = check(g);
   if (c.rc) return c.rc;
+  if (frt::skinny_fits(g)) return skinny(c, g, stream);
   frt::LtPlan* plan = frt::lt_plan(c, g);
   if (!plan) return FRT_BAD_ARGUMENT;
   if (plan->route == frt::Route::FUSED)
@@ -66,13 +77,17 @@ int run(const GemmArgs& g, cudaStream_t stream) {
   return rc ? rc : finish(c, g, plan->acc_dtype, acc, stream);
 }
 
-// A plan needs the shape only.
-frt::LtPlan* plan_of(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype) {
+GemmArgs shape_of(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype) {
   GemmArgs g{};
   g.M = M, g.N = N, g.K = K, g.epilogue = epilogue, g.a_dtype = a_dtype, g.res_dtype = res_dtype;
   g.out_dtype = out_dtype;
-  frt::Check c("gemm", "M=%d, N=%d, K=%d, epilogue=%d", M, N, K, epilogue);
-  if (a_dtype == frt::F16 || out_dtype == frt::F16) return nullptr;
+  return g;
+}
+
+// The library's plan of a shape; null for one that it does not run.
+frt::LtPlan* plan_of(const GemmArgs& g) {
+  frt::Check c("gemm", "M=%d, N=%d, K=%d, epilogue=%d", g.M, g.N, g.K, g.epilogue);
+  if (g.a_dtype == frt::F16 || g.out_dtype == frt::F16 || frt::skinny_fits(g)) return nullptr;
   return frt::lt_plan(c, g);
 }
 
@@ -93,18 +108,20 @@ extern "C" int frt_gemm_tune(const void* a, const void* w, const float* bias, co
   const GemmArgs g{a,       w,         bias,      res, gate, out, a_scale,  w_scale, out_scale,
                    M,       N,         K,         epilogue, a_dtype, res_dtype, out_dtype};
   frt::Check c = check(g);
-  if (c.rc) return c.rc;
+  if (c.rc || frt::skinny_fits(g)) return c.rc;
   frt::LtPlan* plan = frt::lt_plan(c, g);
   return plan ? frt::lt_tune(c, *plan, g, candidates, stream) : FRT_BAD_ARGUMENT;
 }
 
 extern "C" size_t frt_gemm_scratch(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype) {
-  frt::LtPlan* plan = plan_of(M, N, K, epilogue, a_dtype, res_dtype, out_dtype);
+  frt::LtPlan* plan = plan_of(shape_of(M, N, K, epilogue, a_dtype, res_dtype, out_dtype));
   return plan ? plan->scratch : 0;
 }
 
 extern "C" const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype) {
-  frt::LtPlan* plan = plan_of(M, N, K, epilogue, a_dtype, res_dtype, out_dtype);
+  const GemmArgs g = shape_of(M, N, K, epilogue, a_dtype, res_dtype, out_dtype);
+  if (frt::skinny_fits(g)) return "few rows, fused";
+  frt::LtPlan* plan = plan_of(g);
   if (!plan) return "none";
   if (plan->route == frt::Route::PLAIN) return "plain + epilogue";
   return plan->route == frt::Route::FUSED ? "cublasLt fused" : "cublasLt + epilogue";

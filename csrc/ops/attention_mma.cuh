@@ -9,21 +9,29 @@
 
 namespace frt {
 
-template <int HDP>
+template <int HDP, bool SPLIT>
 struct AttentionTile {
-  static constexpr int rows = tuning::attention.rows, keys = tuning::attention.keys;
+  static constexpr int rows = tuning::attention.rows;
+  static constexpr int keys = SPLIT ? tuning::attention.split_keys : tuning::attention.keys;
   static constexpr int stride = HDP + 8;  // an odd number of 16-byte units: ldmatrix without bank conflicts
   static constexpr size_t shared = size_t(rows + 2 * keys) * stride * sizeof(bf16);
 };
 
+// row / G: a shift where G is a power of two, as it is in every model here (a division is some 40 instructions).
+struct GroupSize {
+  int G, shift;
+  __device__ __forceinline__ explicit GroupSize(int G) : G(G) { shift = (G & (G - 1)) == 0 ? 31 - __clz(G) : -1; }
+  __device__ __forceinline__ int divide(int row) const { return shift >= 0 ? row >> shift : row / G; }
+};
+
 // Rows first..first+count-1 of a strided matrix into shared memory, zeros past `limit` rows and past HD columns.
-template <int HDP>
+template <class Tile, int HDP>
 __device__ __forceinline__ void load_rows(bf16* tile, const bf16* base, int stride, int first, int limit, int HD) {
-  constexpr int units = HDP / 8, count = AttentionTile<HDP>::keys * units;
+  constexpr int units = HDP / 8, count = Tile::keys * units;
   for (int i = threadIdx.x; i < count; i += blockDim.x) {
     const int row = i / units, unit = i % units;
     const bool valid = first + row < limit && unit * 8 < HD;
-    copy16(tile + row * AttentionTile<HDP>::stride + unit * 8,
+    copy16(tile + row * Tile::stride + unit * 8,
            valid ? base + size_t(first + row) * stride + unit * 8 : base, valid);
   }
   copy_commit();
@@ -32,12 +40,13 @@ __device__ __forceinline__ void load_rows(bf16* tile, const bf16* base, int stri
 template <int HDP, bool SPLIT, class Out>
 __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a, const bf16* q, const bf16* k,
                                                             const bf16* v, Out* out, float* parts, int split_keys) {
-  using Tile = AttentionTile<HDP>;
+  using Tile = AttentionTile<HDP, SPLIT>;
   constexpr int KT = Tile::keys / 8, DT = HDP / 8;
   extern __shared__ __align__(16) bf16 smem[];
   bf16 *qs = smem, *ks = qs + Tile::rows * Tile::stride, *vs = ks + Tile::keys * Tile::stride;
   const int G = a.H / a.KVH, rows = a.M * G, b = blockIdx.y / a.KVH, kvh = blockIdx.y % a.KVH;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_row = blockIdx.x * Tile::rows;
+  const GroupSize group(G);
   const int n = valid_keys(a), begin = blockIdx.z * split_keys, end = min(begin + split_keys, n);
   const bf16* kb = k + size_t(b) * a.KV * a.kv_stride + kvh * a.HD;
   const bf16* vb = v + size_t(b) * a.KV * a.kv_stride + kvh * a.HD;
@@ -47,11 +56,12 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a, con
     for (int i = threadIdx.x; i < Tile::rows * (HDP / 8); i += blockDim.x) {
       const int r = i / (HDP / 8), unit = i % (HDP / 8), row = first_row + r;
       const bool valid = row < rows && unit * 8 < a.HD;
-      const bf16* from = q + (size_t(b) * a.M + row / G) * a.q_stride + (kvh * G + row % G) * a.HD + unit * 8;
+      const int m = group.divide(row);
+      const bf16* from = q + (size_t(b) * a.M + m) * a.q_stride + (kvh * G + row - m * G) * a.HD + unit * 8;
       copy16(qs + r * Tile::stride + unit * 8, valid ? from : q, valid);
     }
-    load_rows<HDP>(ks, kb, a.kv_stride, begin, end, a.HD);  // commits Q and K together
-    load_rows<HDP>(vs, vb, a.kv_stride, begin, end, a.HD);
+    load_rows<Tile, HDP>(ks, kb, a.kv_stride, begin, end, a.HD);  // commits Q and K together
+    load_rows<Tile, HDP>(vs, vb, a.kv_stride, begin, end, a.HD);
     const float scale = a.scale * 1.4426950408889634f;  // to powers of two
     const bf16* q_row = qs + (warp * 16 + lane % 16) * Tile::stride + lane / 16 * 8;
     const bf16* k_row = ks + (lane / 16 * 8 + lane % 8) * Tile::stride + lane / 8 % 2 * 8;
@@ -75,7 +85,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a, con
         }
       }
       __syncthreads();  // K is read; the next tile may land while this one's softmax and values run
-      if (more) load_rows<HDP>(ks, kb, a.kv_stride, key + Tile::keys, end, a.HD);
+      if (more) load_rows<Tile, HDP>(ks, kb, a.kv_stride, key + Tile::keys, end, a.HD);
       float next[2] = {top[0], top[1]};
 #pragma unroll
       for (int t = 0; t < KT; ++t)
@@ -116,7 +126,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a, con
         }
       }
       __syncthreads();
-      if (more) load_rows<HDP>(vs, vb, a.kv_stride, key + Tile::keys, end, a.HD);
+      if (more) load_rows<Tile, HDP>(vs, vb, a.kv_stride, key + Tile::keys, end, a.HD);
     }
   }
 #pragma unroll
@@ -134,7 +144,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a, con
         if (d * 8 < a.HD) store2(to + 2 + d * 8 + lane % 4 * 2, o[d][2 * r], o[d][2 * r + 1], 1.0f);
     } else {
       Out* to = out + (size_t(b) * a.M + row / G) * a.H * a.HD + (kvh * G + row % G) * a.HD;
-      const float out_scale = scale_of<Out>(a.out_scale), one = 1.0f / sum[r];
+      const float out_scale = inverse_scale<Out>(a.out_scale), one = 1.0f / sum[r];
 #pragma unroll
       for (int d = 0; d < DT; ++d)
         if (d * 8 < a.HD)
@@ -158,11 +168,11 @@ __global__ void attention_combine_kernel(AttentionArgs a, const float* parts, Ou
   float weight = expf(part.x - top);
   weight /= warp_sum(weight * part.y);
   Out* to = out + (size_t(b) * a.M + row / G) * a.H * a.HD + (kvh * G + row % G) * a.HD;
-  const float out_scale = scale_of<Out>(a.out_scale);
+  const float out_scale = inverse_scale<Out>(a.out_scale);
   for (int first = 0; first < a.HD; first += blockDim.x * 2) {  // whole warps: the shuffles below need every lane
     const int d = first + threadIdx.x * 2;
     float x = 0, y = 0;
-#pragma unroll 8
+#pragma unroll 18
     for (int z = 0; z < splits; ++z) {
       const float w = __shfl_sync(~0u, weight, z);
       const float2 v = d < a.HD ? *reinterpret_cast<const float2*>(mine + z * step + 2 + d) : make_float2(0, 0);
@@ -182,9 +192,9 @@ inline AttentionSplit attention_split(int B, int M, int KV, int H, int KVH, int 
   constexpr tuning::Attention t = tuning::attention;
   const int blocks = divide_up(long(M) * (H / KVH), t.rows) * B * KVH;
   int splits = sms / blocks;
-  const int most = min(divide_up(KV, t.min_split_keys), 32);  // the combine kernel holds one weight per lane
+  const int most = min(divide_up(KV, t.split_keys), 32);  // the combine kernel holds one weight per lane
   splits = splits < 1 ? 1 : splits > most ? most : splits;
-  const int keys = divide_up(divide_up(KV, splits), t.keys) * t.keys;
+  const int keys = divide_up(divide_up(KV, splits), t.split_keys) * t.split_keys;
   splits = divide_up(KV, keys);
   return {splits, keys, splits == 1 ? 0 : size_t(splits) * B * M * H * (HD + 2) * sizeof(float)};
 }
@@ -193,8 +203,8 @@ template <int HDP, class Out>
 int attention_mma(const AttentionArgs& a, const bf16* q, const bf16* k, const bf16* v, Out* out, float* parts,
                   const AttentionSplit& split, cudaStream_t stream) {
   const int rows = a.M * (a.H / a.KVH);
-  const Grid grid{dim3(divide_up(rows, AttentionTile<HDP>::rows), a.B * a.KVH, split.splits), dim3(128),
-                  AttentionTile<HDP>::shared};
+  const size_t shared = split.splits == 1 ? AttentionTile<HDP, false>::shared : AttentionTile<HDP, true>::shared;
+  const Grid grid{dim3(divide_up(rows, tuning::attention.rows), a.B * a.KVH, split.splits), dim3(128), shared};
   auto* kernel = split.splits == 1 ? attention_mma_kernel<HDP, false, Out> : attention_mma_kernel<HDP, true, Out>;
   if (int rc = launch("attention", kernel, grid, stream, a, q, k, v, out, parts, split.keys)) return rc;
   if (split.splits == 1) return FRT_OK;

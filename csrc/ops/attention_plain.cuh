@@ -14,8 +14,8 @@ __device__ __forceinline__ int valid_keys(const AttentionArgs& a) {
 
 __device__ __forceinline__ void put1(float* p, float v, float) { *p = v; }
 __device__ __forceinline__ void put1(bf16* p, float v, float) { *p = __float2bfloat16(v); }
-__device__ __forceinline__ void put1(e4m3* p, float v, float scale) {
-  p->__x = __nv_cvt_float_to_fp8(v / scale, __NV_SATFINITE, __NV_E4M3);
+__device__ __forceinline__ void put1(e4m3* p, float v, float inverse) {
+  p->__x = __nv_cvt_float_to_fp8(v * inverse, __NV_SATFINITE, __NV_E4M3);
 }
 
 template <int PER_LANE, class T, class Out>
@@ -44,7 +44,7 @@ __global__ void attention_plain_kernel(AttentionArgs a, const T* q, const T* k, 
       if (lane + 32 * i < a.HD) acc[i] = acc[i] * keep + p * to_float(vr[lane + 32 * i]);
   }
   Out* to = out + (size_t(b) * a.M + m) * a.H * a.HD + h * a.HD;
-  const float scale = scale_of<Out>(a.out_scale);
+  const float scale = inverse_scale<Out>(a.out_scale);
 #pragma unroll
   for (int i = 0; i < PER_LANE; ++i)
     if (lane + 32 * i < a.HD) put1(to + lane + 32 * i, acc[i] / sum, scale);

@@ -9,7 +9,7 @@ template <class T, class Out>
 __global__ void avg_pool_kernel(const T* x, Out* out, const float* out_scale, int G, int D, int F) {
   const int side = G / F, token = blockIdx.x;
   const int ox = token % side, oy = token / side % side, view = token / (side * side);
-  const float scale = scale_of<Out>(out_scale), part = 1.0f / (F * F);
+  const float scale = inverse_scale<Out>(out_scale), part = 1.0f / (F * F);
   for (int c = threadIdx.x * 8; c < D; c += blockDim.x * 8) {
     float sum[8] = {};
     for (int y = 0; y < F; ++y)

@@ -45,7 +45,7 @@ __global__ void gemm_epilogue_kernel(GemmArgs g, const Acc* acc) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) x[j] = gelu_tanh(x[j]) * y[j];
   }
-  store8(static_cast<Out*>(g.out) + at, x, scale_of<Out>(g.out_scale));
+  store8(static_cast<Out*>(g.out) + at, x, inverse_scale<Out>(g.out_scale));
 }
 
 template <class Acc, class Res, class Out>

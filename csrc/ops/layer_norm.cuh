@@ -20,7 +20,7 @@ __global__ void layer_norm_kernel(const T* x, const float* w, const float* b, Ou
     for (int i = 0; i < 8; ++i) squares += (v[i] - mean) * (v[i] - mean);
   });
   const float inverse = rsqrtf(block_sum(squares) / D + eps);
-  const float scale = scale_of<Out>(out_scale);
+  const float scale = inverse_scale<Out>(out_scale);
   row.each([&](const float(&v)[8], int c) {
     float wv[8], bv[8], y[8];
     load8(w + c, wv);

@@ -3,8 +3,8 @@
 
 namespace frt::tuning {
 struct Attention {
-  int rows, keys;     // of one tile
-  int min_split_keys; // fewest keys of a split
+  int rows, keys;  // of one tile
+  int split_keys;  // keys of a tile where the keys are split over blocks: few rows, latency counts
 };
-inline constexpr Attention attention{64, 64, 64};
+inline constexpr Attention attention{64, 64, 32};
 }  // namespace frt::tuning

@@ -166,7 +166,7 @@ _OPS = (
             _scale("out_scale", "out_dtype"),
             Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
             Dim("N", 8, 1 << 20, multiple=8, try_=(8, 32, 72)),
-            Dim("K", 16, 1 << 20, multiple=16, try_=(16, 32, 144)),
+            Dim("K", 16, 1 << 20, multiple=16, try_=(16, 32, 64, 144, 576)),
             Code("epilogue", tuple(Epilogue)),
             Code("a_dtype", ACTS),
             Code("res_dtype", FLOATS),

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ...core.cuda_graph import DEVICE_TO_HOST, HOST_TO_DEVICE
 from ...errors import NotBuilt
@@ -17,6 +16,8 @@ from .attn_backend import HopperAttentionBackend
 from .ops import HopperOps, kernels
 
 if TYPE_CHECKING:
+    import torch
+
     from ...runtime.exec_cuda import DeviceBuffer
 
 _NUMPY = {DType.F32: np.float32, DType.I32: np.int32, DType.U8: np.uint8, DType.E4M3: np.uint8, DType.BF16: np.uint16}
@@ -34,6 +35,9 @@ class HopperMachine:
 
     def __init__(self) -> None:
         built = kernels().archs.split(",")
+        import torch
+
+        self._torch = torch
         if not torch.cuda.is_available():
             raise NotBuilt("hardware 'hopper'", expected="PyTorch with CUDA and a GPU", found=f"torch {torch.__version__}")
         sm = "".join(map(str, torch.cuda.get_device_capability()))
@@ -55,7 +59,7 @@ class HopperMachine:
 
     def prepare(self, emit: Callable[[], None]) -> None:
         """Run `emit` once eagerly before it is captured: loads kernels, reserves scratch, times GEMM algorithms."""
-        torch.cuda.synchronize()
+        self._torch.cuda.synchronize()
         self.ops.candidates = CANDIDATES_PER_LEVEL * self.autotune
         try:
             emit()
@@ -94,8 +98,8 @@ class HopperMachine:
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """The array on the GPU. Waits: what PyTorch has put there is complete for every stream after this."""
-        out = torch.from_numpy(np.ascontiguousarray(array)).to("cuda")
-        torch.cuda.synchronize()
+        out = self._torch.from_numpy(np.ascontiguousarray(array)).to("cuda")
+        self._torch.cuda.synchronize()
         return out
 
     def sync(self) -> None:

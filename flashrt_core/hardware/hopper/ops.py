@@ -27,7 +27,8 @@ def kernels() -> ModuleType:
     except ImportError as error:
         raise NotBuilt(
             "flashrt_core._kernels", expected="the CUDA kernels, built", found=str(error),
-            hint="Build them: cmake -S csrc -B build/csrc -G Ninja && cmake --build build/csrc && cmake --install build/csrc",
+            hint="Build them (cmake -S csrc -B build/csrc -G Ninja && cmake --build build/csrc && cmake --install build/csrc), or "
+            'choose hardware="host", the CPU',
         ) from error  # fmt: skip
     return _kernels
 
