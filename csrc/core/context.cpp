@@ -15,7 +15,13 @@ Context& context() {
   int device = 0;
   cudaGetDevice(&device);
   Context& c = contexts[device < MAX_DEVICES ? device : 0];
-  if (!c.sm_count) cudaDeviceGetAttribute(&c.sm_count, cudaDevAttrMultiProcessorCount, device);
+  if (!c.sm) {
+    int major = 0, minor = 0;
+    cudaDeviceGetAttribute(&c.sm_count, cudaDevAttrMultiProcessorCount, device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    c.sm = major * 10 + minor;
+  }
   return c;
 }
 

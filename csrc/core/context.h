@@ -12,6 +12,7 @@ struct Context {
   void* scratch = nullptr;
   size_t scratch_bytes = 0;
   int sm_count = 0;
+  int sm = 0;  // compute capability, 90 for 9.0
 };
 inline constexpr size_t BLAS_WORKSPACE = size_t(32) << 20;
 

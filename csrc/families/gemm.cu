@@ -60,7 +60,7 @@ int skinny(frt::Check& c, const GemmArgs& g, cudaStream_t stream) {
 int run(const GemmArgs& g, cudaStream_t stream) {
   frt::Check c = check(g);
   if (c.rc) return c.rc;
-  if (frt::skinny_fits(g)) return skinny(c, g, stream);
+  if (frt::skinny_fits(g, frt::context().sm)) return skinny(c, g, stream);
   frt::LtPlan* plan = frt::lt_plan(c, g);
   if (!plan) return FRT_BAD_ARGUMENT;
   if (plan->route == frt::Route::FUSED)
@@ -87,7 +87,7 @@ GemmArgs shape_of(int M, int N, int K, int epilogue, int a_dtype, int res_dtype,
 // The library's plan of a shape; null for one that it does not run.
 frt::LtPlan* plan_of(const GemmArgs& g) {
   frt::Check c("gemm", "M=%d, N=%d, K=%d, epilogue=%d", g.M, g.N, g.K, g.epilogue);
-  if (g.a_dtype == frt::F16 || g.out_dtype == frt::F16 || frt::skinny_fits(g)) return nullptr;
+  if (g.a_dtype == frt::F16 || g.out_dtype == frt::F16 || frt::skinny_fits(g, frt::context().sm)) return nullptr;
   return frt::lt_plan(c, g);
 }
 
@@ -108,7 +108,7 @@ extern "C" int frt_gemm_tune(const void* a, const void* w, const float* bias, co
   const GemmArgs g{a,       w,         bias,      res, gate, out, a_scale,  w_scale, out_scale,
                    M,       N,         K,         epilogue, a_dtype, res_dtype, out_dtype};
   frt::Check c = check(g);
-  if (c.rc || frt::skinny_fits(g)) return c.rc;
+  if (c.rc || frt::skinny_fits(g, frt::context().sm)) return c.rc;
   frt::LtPlan* plan = frt::lt_plan(c, g);
   return plan ? frt::lt_tune(c, *plan, g, candidates, stream) : FRT_BAD_ARGUMENT;
 }
@@ -120,7 +120,7 @@ extern "C" size_t frt_gemm_scratch(int M, int N, int K, int epilogue, int a_dtyp
 
 extern "C" const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype) {
   const GemmArgs g = shape_of(M, N, K, epilogue, a_dtype, res_dtype, out_dtype);
-  if (frt::skinny_fits(g)) return "few rows, fused";
+  if (frt::skinny_fits(g, frt::context().sm)) return "few rows, fused";
   frt::LtPlan* plan = plan_of(g);
   if (!plan) return "none";
   if (plan->route == frt::Route::PLAIN) return "plain + epilogue";

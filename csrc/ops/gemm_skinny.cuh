@@ -15,10 +15,12 @@ __device__ __forceinline__ void mma_step(float (&c)[4], const unsigned (&a)[4], 
   mma(c, a, b0, b1);
 }
 __device__ __forceinline__ void mma_step(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, e4m3) {
+#if __CUDA_ARCH__ >= 890  // below, skinny_fits keeps FP8 away
   asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                "{%0,%1,%2,%3};\n"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#endif
 }
 
 // c += two instructions over one 16-byte chunk per lane of the rows l/4 (low) and l/4+8 (high) of a, and of row l/4 of w.
@@ -104,9 +106,9 @@ __global__ void __launch_bounds__(tuning::gemm_skinny.warps * 32) gemm_skinny_ke
   }
 }
 
-// Whether this kernel takes the call.
-inline bool skinny_fits(const GemmArgs& g) {
-  return g.M <= tuning::gemm_skinny.max_rows && (g.a_dtype == BF16 || g.a_dtype == E4M3) &&
+// Whether this kernel takes the call on a GPU of compute capability `sm` (90 for 9.0): FP8 instructions start at 8.9.
+inline bool skinny_fits(const GemmArgs& g, int sm) {
+  return g.M <= tuning::gemm_skinny.max_rows && (g.a_dtype == BF16 || (g.a_dtype == E4M3 && sm >= 89)) &&
          g.K % (g.a_dtype == BF16 ? 32 : 64) == 0;
 }
 
