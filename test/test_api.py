@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -201,11 +202,18 @@ def test_F61_bad_option_is_refused_by_name(checkpoint, option: dict, words: str)
     assert isinstance(e.value, ValueError)
 
 
-@pytest.mark.parametrize("hardware", ["thor", "hopper", "rtx_sm120"])
+@pytest.mark.parametrize("hardware", ["thor", "rtx_sm89", "rtx_sm120"])
 def test_hardware_without_a_pipeline_is_not_built(checkpoint, hardware: str) -> None:
     with pytest.raises(NotBuilt, match=hardware) as e:
         load_model(checkpoint, hardware=hardware)
     assert isinstance(e.value, RuntimeError) and "host" in str(e.value)
+
+
+def test_hopper_without_the_kernels_says_how_to_build_them(checkpoint, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "flashrt_core._kernels", None)
+    monkeypatch.delattr("flashrt_core._kernels", raising=False)
+    with pytest.raises(NotBuilt, match=r"cmake --build .*hardware=\"host\""):
+        load_model(checkpoint, hardware="hopper")
 
 
 def test_host_is_chosen_without_a_gpu_and_says_so(checkpoint, caplog, monkeypatch) -> None:

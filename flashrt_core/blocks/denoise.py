@@ -45,7 +45,8 @@ def denoise_step(
     rows: int,
     stream: int = 0,
 ) -> None:
-    """actions [rows, action_dim] fp32 <- actions + dt * v(actions, t). final [rows, D] is a scratch buffer (dtype wide).
+    """actions [rows, action_dim] fp32 <- actions + dt * v(actions, t). final [rows, D] is a scratch buffer (fp32: the action
+    projections are fp32 in every plan, so that the actions are never rounded on their way).
 
     x_{t+dt} = x_t + dt v, accumulated in fp32 (openpi models_pytorch/pi0_pytorch.py sample_actions).
     """

@@ -34,7 +34,7 @@ FP8_PER_STEP_WIDE32 = Precision("fp8_per_step", E4M3, F32, per_step=True)
 
 @dataclass(frozen=True)
 class Plan:
-    """Precision per stage. Embedding, patch embedding and the action projections stay at `wide`."""
+    """Precision per stage. Embedding and patch embedding stay at `wide`, the action projections at fp32."""
 
     vision: Precision
     encoder: Precision

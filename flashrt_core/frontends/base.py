@@ -84,6 +84,7 @@ class Frontend:
         self.stats = load_norm_stats(self.checkpoint.dir, self.profile)
         self.tokenizer = load_tokenizer(self.checkpoint.dir, expected_vocab=self.dims.vocab_size, path=tokenizer)
         self.machine = self.MACHINE()
+        self.machine.autotune = autotune
         self.quantised = self.PIPELINE.FP8_BY_DEFAULT if use_fp8 is None else bool(use_fp8)
         self._calibration_dir = calibration_dir
         self._random = np.random.default_rng(seed)

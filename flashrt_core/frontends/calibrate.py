@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core.quant.calibrator import CalibrationResult, Calibrator, check_saturation
+from ..ops.table import SCALE_BYTES
 from ..types import F32
 from .program import Program, full_variant
 
@@ -40,16 +41,17 @@ def measure_scales(
 def _measure(program: Program, sample: Sample, call: Callable[..., None]) -> tuple[np.ndarray, np.ndarray]:
     """Run one sample; `call(ops, out, n, dtype, scale_ptr, result_ptr)` per site. Returns (results, values seen) per site."""
     machine, count = program.machine, len(program.site_names)
-    results = machine.ctx.buffer("calibration.results", 4 * count)
-    machine.upload(results, np.zeros(count, dtype=np.float32))
+    shape = (count, SCALE_BYTES // 4)  # laid out as the scales are: a site's result is where its scale is
+    results = machine.ctx.buffer("calibration.results", SCALE_BYTES * count)
+    machine.upload(results, np.zeros(shape, dtype=np.float32))
     seen = np.zeros(count)
     base, into = program.scales.dptr(), results.dptr()
 
     def measure(ops: Any, out: int, n: int, dtype: int, slot: int) -> None:
-        seen[(slot - base) // 4] += n
+        seen[(slot - base) // SCALE_BYTES] += n
         call(ops, out, n, dtype, slot, into + slot - base)
 
     images, ids, noise = sample
     program.write(images, ids, noise)
     program.run_measured(full_variant(images), measure)
-    return machine.download(results, F32, (count,)), seen
+    return machine.download(results, F32, shape)[:, 0], seen

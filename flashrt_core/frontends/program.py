@@ -11,6 +11,7 @@ import numpy as np
 from ..blocks.plan import Plan
 from ..errors import DeviceError
 from ..ops.measure import MeasuringOps
+from ..ops.table import SCALE_BYTES
 from ..types import F32, I32, U8, DType
 
 
@@ -33,7 +34,7 @@ class Program:
         self.bufs = {dtype: model.buffers_at(dims, at, dtype) for dtype in (U8, F32)}
         self.attn = machine.attention(model.attention_spec(dims), model.attention_slots(dims, at, plan))
         self.site_names = model.site_names(dims)
-        self.scales = machine.ctx.buffer(f"{name}.scales", 4 * len(self.site_names))
+        self.scales = machine.ctx.buffer(f"{name}.scales", SCALE_BYTES * len(self.site_names))
         self.sites = model.sites_at(dims, self.scales.dptr())
         self.graph = machine.ctx.graph(name)
         machine.upload(self.buffers["rope"], model.rope_table(dims))
@@ -41,7 +42,8 @@ class Program:
 
     def set_scales(self, scales: dict[str, float]) -> None:
         """Activation scales by site name; every site must be there."""
-        values = np.array([scales[name] for name in self.site_names], dtype=np.float32)
+        values = np.zeros((len(self.site_names), SCALE_BYTES // 4), dtype=np.float32)
+        values[:, 0] = [scales[name] for name in self.site_names]
         self.machine.upload(self.scales, values)
 
     def write(self, images: np.ndarray, ids: list[int], noise: np.ndarray) -> None:
@@ -63,8 +65,11 @@ class Program:
         self.pipeline.denoise(ops, *args, attn=attn, stream=stream)
 
     def capture(self) -> None:
+        """Record every variant. The machine may run it once before (kernels are loaded, room is made, GEMMs are tuned)."""
+        ops, stream = self.machine.ops, self.machine.ctx.stream_handle(self.machine.stream)
         for variant in Variant:
-            self.graph.capture(variant, lambda stream, v=variant: self.emit(v, self.machine.ops, self.attn, stream))
+            self.machine.prepare(lambda v=variant: self.emit(v, ops, self.attn, stream))
+            self.graph.capture(variant, lambda s, v=variant: self.emit(v, ops, self.attn, s), self.machine.stream)
 
     def replay(self, variant: Variant) -> np.ndarray:
         """Run a captured variant; the normalised actions, float32 [H, action_dim]."""
@@ -77,7 +82,8 @@ class Program:
     def run_measured(self, variant: Variant, measure: Callable[[Any, int, int, DType, int], None]) -> None:
         """Run eagerly with one more op behind each quantised site's producer (ops/measure.py)."""
         ops = MeasuringOps(self.machine.ops, measure)
-        self.emit(variant, ops, self.machine.with_ops(self.attn, ops), self.machine.stream)
+        stream = self.machine.ctx.stream_handle(self.machine.stream)
+        self.emit(variant, ops, self.machine.with_ops(self.attn, ops), stream)
         self.machine.sync()
 
     def output(self) -> np.ndarray:

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _PIPELINE_MAP: dict[tuple[str, str, str], tuple[str, str]] = {
     ("pi05", "torch", "host"): ("flashrt_core.frontends.torch.pi05_host", "Pi05TorchFrontendHost"),
+    ("pi05", "torch", "hopper"): ("flashrt_core.frontends.torch.pi05_hopper", "Pi05TorchFrontendHopper"),
 }
 
 # Compute capability -> arch string. NVIDIA CUDA C++ Programming Guide, "Compute Capabilities".

@@ -35,9 +35,12 @@ USES_BIAS = (Epilogue.BIAS, Epilogue.BIAS_GELU, Epilogue.BIAS_RESIDUAL)
 USES_RES = (Epilogue.RESIDUAL, Epilogue.BIAS_RESIDUAL, Epilogue.GATE_RESIDUAL)
 
 
-def _scale(name: str, of: str) -> Ptr:
+SCALE_BYTES = 16  # distance of scales in an array of them: cuBLASLt refuses a scale pointer that is not 16-byte aligned
+
+
+def _scale(name: str, of: str, align: int = 4) -> Ptr:
     """One fp32 scale, needed when the operand's dtype code `of` is E4M3."""
-    return Ptr(name, F32, (1,), needed=lambda d: d[of] == E4M3, align=4)
+    return Ptr(name, F32, (1,), needed=lambda d: d[of] == E4M3, align=align)
 
 
 # E4M3 has 3 mantissa bits: one rounding is 1/16 of the value, and a value near a tie may fall on either side.
@@ -158,12 +161,12 @@ _OPS = (
             Ptr("res", "res_dtype", ("M", "N"), needed=lambda d: d["epilogue"] in USES_RES),
             Ptr("gate", F32, ("N",), needed=lambda d: d["epilogue"] == Epilogue.GATE_RESIDUAL),
             Ptr("out", "out_dtype", ("M", "N"), "out"),
-            _scale("a_scale", "a_dtype"),
-            _scale("w_scale", "a_dtype"),
+            _scale("a_scale", "a_dtype", SCALE_BYTES),
+            _scale("w_scale", "a_dtype", SCALE_BYTES),
             _scale("out_scale", "out_dtype"),
             Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
             Dim("N", 8, 1 << 20, multiple=8, try_=(8, 32, 72)),
-            Dim("K", 16, 1 << 20, multiple=16, try_=(16, 32, 144)),
+            Dim("K", 16, 1 << 20, multiple=16, try_=(16, 32, 64, 144, 576)),
             Code("epilogue", tuple(Epilogue)),
             Code("a_dtype", ACTS),
             Code("res_dtype", FLOATS),

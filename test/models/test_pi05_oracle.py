@@ -10,26 +10,14 @@ import torch
 from support.checkpoints import TINY, random_tensors
 from support.oracle import OraclePi05
 from support.programs import as_float_images, cosine, host_program, random_inputs
+from support.sizes import DEMO, SIZES
 
 from flashrt_core.frontends.calibrate import measure_scales
 from flashrt_core.frontends.program import Variant
 from flashrt_core.models.pi05 import pipeline_host
-from flashrt_core.models.pi05.dims import GemmaDims, Pi05Dims, VisionDims
+from flashrt_core.models.pi05.dims import Pi05Dims
 from flashrt_core.types import U8
 
-DEMO = Pi05Dims(
-    vision=VisionDims(image_size=112, patch_size=14, width=128, mlp_dim=512, num_layers=4, num_heads=2),
-    prefix=GemmaDims(width=192, mlp_dim=768, num_layers=4, num_heads=4, num_kv_heads=1, head_dim=64),
-    expert=GemmaDims(width=128, mlp_dim=512, num_layers=4, num_heads=4, num_kv_heads=1, head_dim=64),
-    vocab_size=1024, horizon=10, prompt_capacity=48, num_views=2,
-)  # fmt: skip
-FULL_WIDTH = Pi05Dims(  # the published widths, two layers of each stack, a small vocabulary
-    vision=VisionDims(num_layers=2),
-    prefix=GemmaDims(num_layers=2),
-    expert=GemmaDims(width=1024, mlp_dim=4096, num_layers=2),
-    vocab_size=512, horizon=10, prompt_capacity=48, num_views=2, num_steps=3,
-)  # fmt: skip
-SIZES = {"tiny": TINY, "demo": DEMO, "full_width": FULL_WIDTH}
 TOLERANCE = 1e-4
 
 

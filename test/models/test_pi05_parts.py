@@ -18,6 +18,7 @@ from flashrt_core.models.pi05.dims import VARIANTS, GemmaDims, Pi05Dims, VisionD
 from flashrt_core.models.pi05.sites import site_names, sites_at
 from flashrt_core.models.pi05.styles import denoise_times, time_embedding
 from flashrt_core.models.pi05.tensors import expected_tensors
+from flashrt_core.ops.table import SCALE_BYTES
 from flashrt_core.types import BF16, E4M3
 
 FULL = Pi05Dims()
@@ -48,7 +49,7 @@ def test_sites_count_as_upstream_reports() -> None:
     assert sum(n.startswith("encoder") for n in names) == 69
     assert sum(n.startswith("decoder") for n in names) == 720 and len(set(names)) == len(names)
     sites = sites_at(FULL, 1000)
-    assert sites.vis.layers[0][0] == 1000 and sites.dec[9].layers[17][3] == 1000 + 4 * (len(names) - 1)
+    assert sites.vis.layers[0][0] == 1000 and sites.dec[9].layers[17][3] == 1000 + SCALE_BYTES * (len(names) - 1)
 
 
 def test_buffers_follow_the_plan() -> None:

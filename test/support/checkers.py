@@ -14,8 +14,8 @@ PACKAGES = ("flashrt_core", "flashrt_ros")
 # DESIGN: flashrt_ros -> flashrt_core.api -> frontends -> models -> blocks -> hardware -> ops. An import goes to a lower
 # rank or stays in its own part. executors and core serve the frontends, runtime serves hardware and the control loop.
 RANK = {
-    "errors": 0, "types": 0, "version": 0, "ops": 1, "core": 2, "runtime": 2, "hardware": 3, "executors": 3, "blocks": 4,
-    "models": 5, "frontends": 6, "inspect": 7, "api": 7, "": 8,
+    "errors": 0, "types": 0, "version": 0, "_kernels": 0, "ops": 1, "core": 2, "runtime": 3, "hardware": 4, "executors": 4,
+    "blocks": 5, "models": 6, "frontends": 7, "inspect": 8, "api": 8, "": 9,
 }  # fmt: skip
 # What flashrt_ros may use of flashrt_core.
 PUBLIC = {"", "api", "errors", "version", "inspect", "runtime", "hardware"}

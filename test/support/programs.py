@@ -1,4 +1,4 @@
-"""A Pi0.5 program on the host straight from a state dict: no files, no tokenizer, no statistics."""
+"""A Pi0.5 program straight from a state dict: no files, no tokenizer, no statistics."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from flashrt_core.hardware.host.machine import HostMachine
 from flashrt_core.models.pi05 import model, pipeline_host
 
 
-def host_program(state: dict[str, torch.Tensor], dims, plan=pipeline_host.PLAN_WIDE) -> Program:
-    machine = HostMachine()
-    program = Program("test", machine, model, pipeline_host, dims, plan)
-    spec = build_spec(dims, plan, model.embedding_key(DictSource(state)))
-    program.tensors, program.weight_scales = load_tensors(DictSource(state), spec, model, dims, machine)
+def program_on(machine, state: dict[str, torch.Tensor], dims, pipeline, plan, name: str = "test") -> Program:
+    """Buffers and weights of a plan on a machine; the state is moved to where the machine keeps tensors."""
+    program = Program(name, machine, model, pipeline, dims, plan)
+    source = DictSource({k: v.to(machine.torch_device) for k, v in state.items()})
+    spec = build_spec(dims, plan, model.embedding_key(source))
+    program.tensors, program.weight_scales = load_tensors(source, spec, model, dims, machine)
     program.weights = model.weights_at(program.tensors, dims, plan, machine.ptr, machine.ptr(program.tensors.styles))
     return program
+
+
+def host_program(state: dict[str, torch.Tensor], dims, plan=pipeline_host.PLAN_WIDE) -> Program:
+    return program_on(HostMachine(), state, dims, pipeline_host, plan)
 
 
 def random_inputs(dims, seed: int, prompt_len: int) -> SimpleNamespace:

@@ -178,9 +178,9 @@ def build_spec(dims: Pi05Dims, plan: Plan, embedding_key: str) -> ModelWeightSpe
         plain("time_out_b", "time_mlp_out.bias", **one),
         plain("ada_final_w", EXPERT + "norm.dense.weight", **one),
         plain("ada_final_b", EXPERT + "norm.dense.bias", **one),
-        weight("action_in", "action_in_proj.weight", plan.decoder.wide, **one),
+        weight("action_in", "action_in_proj.weight", F32, **one),
         plain("action_in_b", "action_in_proj.bias", **one),
-        weight("action_out", "action_out_proj.weight", plan.decoder.wide, step, **one),
+        weight("action_out", "action_out_proj.weight", F32, step, **one),
         plain("action_out_b", "action_out_proj.bias", step, **one),
     ]
     return ModelWeightSpec("torch", [vision, encoder, expert], singletons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class HostMachine:
         self.ctx = Ctx()
         self.ops = HostOps(self.ctx)
         self.stream = 0
+        self.autotune = 0  # one variant of each op: nothing to tune
 
     def attention(self, spec: AttentionSpec, slots: dict[str, dict[str, Any]]) -> HostAttentionBackend:
         return HostAttentionBackend(spec, self.ops, slots)
@@ -33,6 +35,9 @@ class HostMachine:
     def with_ops(self, attn: HostAttentionBackend, ops: Any) -> HostAttentionBackend:
         """The same slots run through other ops (calibration wraps them)."""
         return HostAttentionBackend(attn.spec, ops, attn.slots)
+
+    def prepare(self, emit: Callable[[], None]) -> None:
+        """Nothing has to be run before a capture on the host."""
 
     def upload(self, buffer: Any, data: np.ndarray) -> None:
         """Copy an array into a buffer of the same size in bytes."""

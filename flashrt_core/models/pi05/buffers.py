@@ -53,7 +53,7 @@ def buffer_plan(dims: Pi05Dims, plan: Plan) -> BufferPlan:
     b.add("dec.qkv", dec.wide, chunk, e.qkv_dim)
     b.add("dec.q", dec.wide, chunk, e.q_dim)
     b.add("dec.hidden", dec.act, chunk, e.mlp_dim)
-    b.add("dec.final", dec.wide, chunk, e.width)
+    b.add("dec.final", F32, chunk, e.width)  # the action projections are fp32 in every plan
     return b
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...blocks.adarms import ExpertSites
 from ...blocks.gemma import GemmaSites
 from ...blocks.siglip import SiglipSites
+from ...ops.table import SCALE_BYTES
 from .dims import Pi05Dims
 
 VISION_GEMMS = ("qkv", "o", "fc1", "fc2")
@@ -39,8 +40,8 @@ class Pi05Sites:
 
 
 def sites_at(dims: Pi05Dims, base: int) -> Pi05Sites:
-    """Sites whose array of fp32 scales starts at `base`."""
-    at = {name: base + 4 * i for i, name in enumerate(site_names(dims))}
+    """Sites whose array of fp32 scales, one every SCALE_BYTES, starts at `base`."""
+    at = {name: base + SCALE_BYTES * i for i, name in enumerate(site_names(dims))}
 
     def group(prefix: str, gemms: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(at[f"{prefix}.{g}"] for g in gemms)

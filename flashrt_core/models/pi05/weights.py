@@ -76,7 +76,7 @@ def weights_at(t: Any, dims: Pi05Dims, plan: Plan, ptr: Callable[[Any], int], st
     ]
     enc.append(GemmaLayer(qkv=lin("enc_last_kv", None, 2 * p.kv_dim, p.width, ea)))
     dec = DenoiseWeights(
-        action_in=lin("action_in", None, e.width, dims.action_dim, plan.decoder.wide, bias=True),
+        action_in=lin("action_in", None, e.width, dims.action_dim, DType.F32, bias=True),
         layers=[
             ExpertLayer(
                 qkv=lin("dec_qkv", i, e.qkv_dim, e.width, da),
@@ -86,7 +86,7 @@ def weights_at(t: Any, dims: Pi05Dims, plan: Plan, ptr: Callable[[Any], int], st
             )
             for i in range(e.num_layers)
         ],
-        action_out=lin("action_out", None, dims.action_dim, e.width, plan.decoder.wide, bias=True),
+        action_out=lin("action_out", None, dims.action_dim, e.width, DType.F32, bias=True),
     )
     return Pi05Weights(vis, ptr(t.embedding), plan.encoder.wide, enc, dec, styles_at(dims, styles))
 

@@ -1,0 +1,70 @@
+/* C ABI of libflashrt_kernels: one function per row of flashrt_core/ops/table.py, arguments in the row's order.
+ *
+ * Pointers are device memory unless said otherwise. Every function returns FRT_OK or a status whose details are in
+ * frt_last_error() of the calling thread. No op allocates or waits: all of them may be captured into a CUDA graph.
+ * Ops with scratch (gemm, attention) use one area per device, so ops of one device belong on one stream at a time.
+ */
+#ifndef FLASHRT_KERNELS_H
+#define FLASHRT_KERNELS_H
+#include <cuda_runtime_api.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum frt_status { FRT_OK = 0, FRT_BAD_ARGUMENT = 1, FRT_NOT_BUILT = 2, FRT_CUDA = 3, FRT_BLAS = 4 };
+
+/* What the last failed call of this thread found wrong. */
+typedef struct frt_error {
+  int status;
+  char op[32], arg[32], value[48], rule[192], shape[192];
+} frt_error;
+
+const frt_error* frt_last_error(void);
+/* Architectures that this library holds code for, for example "90". */
+const char* frt_built_archs(void);
+
+/* Once per device before the first gemm: library handle and its workspace. Allocates. */
+int frt_prepare(void);
+/* Make the scratch area at least this large. Allocates; earlier areas stay valid, captured graphs point into them. */
+int frt_reserve(size_t bytes);
+size_t frt_reserved(void);
+/* Scratch that a call with these arguments needs. */
+size_t frt_gemm_scratch(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
+size_t frt_attention_scratch(int B, int M, int KV, int H, int KVH, int HD, int dtype, int out_dtype);
+/* Time the first `candidates` algorithms for this call's shape and keep the fastest. Waits; not for captures. */
+int frt_gemm_tune(const void* a, const void* w, const float* bias, const void* res, const float* gate, void* out,
+                  const float* a_scale, const float* w_scale, const float* out_scale, int M, int N, int K, int epilogue,
+                  int a_dtype, int res_dtype, int out_dtype, int candidates, cudaStream_t stream);
+/* How a shape is run, as text: "few rows, fused", "cublasLt fused", "cublasLt + epilogue", "plain + epilogue". Valid until the next call. */
+const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
+
+int frt_patchify(const void* images, void* out, int V, int S, int P, int K, int in_dtype, int out_dtype,
+                 cudaStream_t stream);
+int frt_embed_tokens(const void* table, const int32_t* ids, void* out, int M, int D, int vocab, float scale,
+                     int table_dtype, int out_dtype, cudaStream_t stream);
+int frt_layer_norm(const void* x, const float* w, const float* b, void* out, const float* out_scale, int M, int D,
+                   float eps, int x_dtype, int out_dtype, cudaStream_t stream);
+int frt_rms_norm(const void* x, void* out, const float* out_scale, int M, int D, float eps, int x_dtype, int out_dtype,
+                 cudaStream_t stream);
+int frt_ada_rms_norm(const void* x, const float* style, void* out, const float* out_scale, int M, int D, float eps,
+                     int x_dtype, int out_dtype, cudaStream_t stream);
+int frt_gemm(const void* a, const void* w, const float* bias, const void* res, const float* gate, void* out,
+             const float* a_scale, const float* w_scale, const float* out_scale, int M, int N, int K, int epilogue,
+             int a_dtype, int res_dtype, int out_dtype, cudaStream_t stream);
+int frt_qkv_rope(const void* qkv, const float* rope, const int32_t* pos0, void* q, void* k, void* v, int M, int H,
+                 int KVH, int HD, int rows, int dtype, cudaStream_t stream);
+int frt_attention(const void* q, const void* k, const void* v, const int32_t* kv_len, void* out,
+                  const float* out_scale, int B, int M, int KV, int kv_extra, int H, int KVH, int HD, int q_stride,
+                  int kv_stride, float scale, int dtype, int out_dtype, cudaStream_t stream);
+int frt_avg_pool(const void* x, void* out, const float* out_scale, int V, int G, int D, int F, int x_dtype,
+                 int out_dtype, cudaStream_t stream);
+int frt_amax(const void* x, float* out, int n, int x_dtype, cudaStream_t stream);
+int frt_count_saturated(const void* x, const float* scale, float* out, int n, int x_dtype, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,69 @@
+"""Ops of SM90: each row of the op table bound to its function of the kernel library.
+
+A call is checked against the row and then again by the library. While a graph is captured it is noted in `ctx.recorder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from ...errors import NotBuilt
+from ...ops.check import bind_args, check_args
+from ...ops.schema import Op
+from ...ops.table import OPS, Epilogue
+from ...runtime.exec_cuda import CudaCtx
+
+_GEMM_SHAPE = ("M", "N", "K", "epilogue", "a_dtype", "res_dtype", "out_dtype")
+_ATTENTION_SHAPE = ("B", "M", "KV", "H", "KVH", "HD", "dtype", "out_dtype")
+
+
+def kernels() -> ModuleType:
+    """The built kernel module. NotBuilt when it is not there."""
+    try:
+        from ... import _kernels
+    except ImportError as error:
+        raise NotBuilt(
+            "flashrt_core._kernels", expected="the CUDA kernels, built", found=str(error),
+            hint="Build them (cmake -S csrc -B build/csrc -G Ninja && cmake --build build/csrc && cmake --install build/csrc), or "
+            'choose hardware="host", the CPU',
+        ) from error  # fmt: skip
+    return _kernels
+
+
+class HopperOps:
+    """One callable per table row: `ops.rms_norm(x=ptr, out=ptr, ...)`, launched on the stream that it is given.
+
+    candidates: > 1 while shapes are tuned (HopperMachine.prepare): algorithms to time for each new GEMM shape.
+    """
+
+    def __init__(self, ctx: CudaCtx):
+        self.ctx, self.kernels = ctx, kernels()
+        self.candidates = 0
+        for name, op in OPS.items():
+            setattr(self, name, partial(self._call, op, getattr(self.kernels, name)))
+
+    def _call(self, op: Op, kernel: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        values = bind_args(op, args, kwargs)
+        check_args(op, values)
+        if self.ctx.recorder is not None:
+            self.ctx.recorder.append((op.name, values))
+        elif op.name in ("gemm", "attention"):
+            self._make_room(op.name, values)  # a captured call finds the room that its eager run made
+        kernel(*values.values())
+
+    def _make_room(self, name: str, v: dict[str, Any]) -> None:
+        """Scratch for this call; with `candidates`, its GEMM algorithm."""
+        if name == "attention":
+            self.kernels.reserve(self.kernels.attention_scratch(*(v[n] for n in _ATTENTION_SHAPE)))
+            return
+        need = self.kernels.gemm_scratch(*(v[n] for n in _GEMM_SHAPE))
+        if self.candidates > 1:
+            columns = v["N"] * (2 if v["epilogue"] == Epilogue.GEGLU else 1)
+            self.kernels.reserve(max(need, 4 * v["M"] * columns))
+            *arguments, stream = v.values()
+            self.kernels.gemm_tune(*arguments, self.candidates, stream)
+        else:
+            self.kernels.reserve(need)

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Everything that needs the GPU, in one go: build, op tests, oracle, sanitizer, bundled policy, bench; one table last.
+#   tools/gpu_check.sh [STEP ...]      steps: build ops oracle sanitizer policy bench (default: all, in this order)
+# Logs go to $OUT (default build/gpu-check). A step that fails or runs past its limit does not stop the next ones,
+# except build. Needs nvcc, cmake, ninja, pybind11, PyTorch with CUDA, pytest, hypothesis, transformers.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+OUT=${OUT:-build/gpu-check}
+PYTHON=${PYTHON:-python3}
+GPU_ARCH=${GPU_ARCH:-90}
+mkdir -p "$OUT"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+STEPS=("$@")
+[ ${#STEPS[@]} -eq 0 ] && STEPS=(build ops oracle sanitizer policy bench)
+ROWS=()
+
+run() {  # NAME SECONDS COMMAND...
+  local name=$1 limit=$2 start=$SECONDS rc
+  shift 2
+  timeout -k 5 "$limit" "$@" >"$OUT/$name.log" 2>&1
+  rc=$?
+  local verdict=ok
+  [ $rc -ne 0 ] && verdict="FAILED ($rc)"
+  [ $rc -eq 124 ] && verdict="OVER ${limit}s"
+  ROWS+=("$(printf '%-18s %-12s %4ds  %s' "$name" "$verdict" $((SECONDS - start)) "$(tail -n 1 "$OUT/$name.log" | cut -c1-110)")")
+  return $rc
+}
+
+build() {
+  cmake -S csrc -B build/csrc -G Ninja -DGPU_ARCH="$GPU_ARCH" -DPython_EXECUTABLE="$(command -v "$PYTHON")" &&
+    cmake --build build/csrc && cmake --install build/csrc
+}
+pytest_gpu() { "$PYTHON" -m pytest -q -rP --require-gpu -p no:cacheprovider --timeout 250 "$@"; }
+export -f build pytest_gpu
+export PYTHON GPU_ARCH
+
+sanitize() {  # TOOL CASES OPS PIPELINE-SHAPES [OPTION...]: each tensor is an allocation of its own, so that a byte past it is seen
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 "${@:5}" \
+    "$PYTHON" -m pytest -q --require-gpu -p no:cacheprovider --op-examples "$2" test/ops \
+    -k "(against_reference and hopper and ($3)) or (pipeline_shapes and ($4))"
+}
+export -f sanitize
+
+for step in "${STEPS[@]}"; do
+  case $step in
+    build) run build 240 bash -c build || break ;;
+    ops) run ops 150 bash -c 'pytest_gpu test/ops -k "hopper or gpu or library"' ;;
+    oracle) run oracle 240 bash -c 'pytest_gpu test/models/test_pi05_gpu.py' ;;
+    sanitizer)
+      run memcheck 200 bash -c 'sanitize memcheck 8 "norm or gemm or attention or rope or patchify or embed or pool or amax or count" "gemm or attention"'
+      # without the peers that tests compare with: cuDNN and cuBLAS synchronise in ways these tools do not follow
+      run racecheck 100 bash -c 'sanitize racecheck 4 "norm or attention or gemm" "attention and 70 or gemm and 10" --kernel-name-exclude kns=cudnn --kernel-name-exclude kns=nvjet'
+      run synccheck 60 bash -c 'sanitize synccheck 3 "norm or attention or gemm" "attention and 70 or gemm and 10" --kernel-name kns=3frt' ;;
+    policy) run policy 200 bash -c 'pytest_gpu test/models/test_pi05_gpu_policy.py' ;;
+    bench) run bench 200 "$PYTHON" bench/pi05_latency.py --out "$OUT/pi05_latency.json" ;;
+    *) echo "no step '$step'" >&2; exit 2 ;;
+  esac
+done
+for row in "${ROWS[@]}"; do
+  name=${row%% *}
+  case $row in *ok*) ;; *) echo "---- $name"; tail -n "${TAIL:-40}" "$OUT/$name.log" ;; esac
+done
+[ -f "$OUT/bench.log" ] && cat "$OUT/bench.log"
+echo
+printf '%s\n' "${ROWS[@]}"
+! printf '%s\n' "${ROWS[@]}" | grep -qE 'FAILED|OVER'
