@@ -43,6 +43,16 @@ def _scale(name: str, of: str, align: int = 4) -> Ptr:
     return Ptr(name, F32, (1,), needed=lambda d: d[of] == E4M3, align=align)
 
 
+_NORM_TAIL = (  # how every norm ends: its output, sizes and codes
+    Ptr("out", "out_dtype", ("M", "D"), "out"),
+    _scale("out_scale", "out_dtype"),
+    Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
+    Dim("D", 8, 1 << 16, multiple=8, try_=(8, 72, 128)),
+    Real("eps", 0.0, 1.0),
+    Code("x_dtype", FLOATS),
+    Code("out_dtype", ACTS),
+)
+
 # E4M3 has 3 mantissa bits: one rounding is 1/16 of the value, and a value near a tie may fall on either side.
 _TOL = {F32: 2e-5, BF16: 1e-2, F16: 2e-3, E4M3: 7e-2}
 
@@ -98,13 +108,7 @@ _OPS = (
             Ptr("x", "x_dtype", ("M", "D")),
             Ptr("w", F32, ("D",)),
             Ptr("b", F32, ("D",)),
-            Ptr("out", "out_dtype", ("M", "D"), "out"),
-            _scale("out_scale", "out_dtype"),
-            Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
-            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 72, 128)),
-            Real("eps", 0.0, 1.0),
-            Code("x_dtype", FLOATS),
-            Code("out_dtype", ACTS),
+            *_NORM_TAIL,
         ),
         ref.layer_norm,
         (),
@@ -115,13 +119,7 @@ _OPS = (
         "out = x * rsqrt(mean(x^2) + eps): no weight, it is folded into the next GEMM (W * (1 + w), in fp32).",
         (
             Ptr("x", "x_dtype", ("M", "D")),
-            Ptr("out", "out_dtype", ("M", "D"), "out"),
-            _scale("out_scale", "out_dtype"),
-            Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
-            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 72, 128)),
-            Real("eps", 0.0, 1.0),
-            Code("x_dtype", FLOATS),
-            Code("out_dtype", ACTS),
+            *_NORM_TAIL,
         ),
         ref.rms_norm,
         (),
@@ -134,13 +132,7 @@ _OPS = (
         (
             Ptr("x", "x_dtype", ("M", "D")),
             Ptr("style", F32, (3, "D")),
-            Ptr("out", "out_dtype", ("M", "D"), "out"),
-            _scale("out_scale", "out_dtype"),
-            Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
-            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 72, 128)),
-            Real("eps", 0.0, 1.0),
-            Code("x_dtype", FLOATS),
-            Code("out_dtype", ACTS),
+            *_NORM_TAIL,
         ),
         ref.ada_rms_norm,
         (),
