@@ -56,7 +56,7 @@ def from_config_json(config: Mapping, folder: Path, builtin: Mapping[str, Pi05Pr
         if all({"action_horizon": p.dims.horizon, "action_dim": p.dims.action_dim}[k] == v for k, v in facts.items())
     ]
     raise ConfigError(
-        f"profile of {folder.name}",
+        f"profile of {folder.resolve().name}",
         expected="an answer for " + ", ".join(UNDECIDED),
         found=f"{CONFIG} without any of them",
         hint=f"Pass profile=: {', '.join(fitting) or 'no built-in one'} fits action_horizon="

@@ -98,7 +98,7 @@ def load_profile(checkpoint: str | Path, profile: str | Path | None = None) -> P
         return Pi05Profile(**from_config_json(config, folder, builtin_profiles()))
     else:
         raise ConfigError(
-            f"profile of {folder.name}",
+            f"profile of {folder.resolve().name}",
             expected=f"{PROFILE_FILE} or {CONFIG_FILE} in the folder, or the argument profile=",
             found="none",
             hint=f"Built-in profiles: {', '.join(sorted(builtin_profiles()))}.",
