@@ -26,15 +26,22 @@ import numpy as np
 
 from flashrt_core.runtime.clock import SteadyClock
 from flashrt_core.runtime.rtc import AsyncChunkRunner
-from flashrt_ros.config import NodeConfig
-from flashrt_ros.config_file import load_robot
-from flashrt_ros.control import ControlLoop
-from flashrt_ros.guard import Guard
-from flashrt_ros.health import Health
-from flashrt_ros.observation import ObservationBuilder
+from flashrt_ros.config.config_file import load_robot
+from flashrt_ros.config.settings import NodeConfig
+from flashrt_ros.control.guard import Guard
+from flashrt_ros.control.health import Health
+from flashrt_ros.control.loop import ControlLoop
+from flashrt_ros.control.ticker import TickThread
+from flashrt_ros.inputs.observation import ObservationBuilder
 from flashrt_ros.sim.tabletop import POLICY_DIR
-from flashrt_ros.ticker import TickThread
-from flashrt_ros.worker import InProcessWorker, PolicyWorker, Script, ScriptedWorker, SubprocessWorker, WorkerSpec
+from flashrt_ros.worker.interface import (
+    InProcessWorker,
+    PolicyWorker,
+    Script,
+    ScriptedWorker,
+    SubprocessWorker,
+    WorkerSpec,
+)
 
 HERE = Path(__file__).resolve().parent
 PERCENTILES = (50, 99, 99.9, 100)

@@ -15,7 +15,7 @@ from .cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK
 from .commands._console import open_console
 from .commands._progress import EpisodeProgress
 from .commands.demo import result_table
-from .ros_demo import RosDemo, run_ros_demo
+from .ros_demo.run import RosDemo, run_ros_demo
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,8 +14,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from flashrt_core.runtime.clock import NS
 from flashrt_ros.msg import ActionChunk
 
-from .config import RobotConfig
-from .tick_record import PlannedChunk
+from .config.settings import RobotConfig
+from .control.tick_record import PlannedChunk
 
 KINDS = {"position": ActionChunk.POSITION, "delta": ActionChunk.DELTA, "discrete": ActionChunk.DISCRETE}
 

@@ -17,13 +17,13 @@ from trajectory_msgs.msg import JointTrajectory
 from flashrt_ros.msg import ActionChunk
 
 from . import qos
-from .config import CameraConfig, RobotConfig
+from .config.settings import CameraConfig, RobotConfig
+from .control.tick_record import Sink
 from .convert import stamp_ns
 from .graph_watch import Endpoint
-from .observation import ObservationBuilder
+from .inputs.observation import ObservationBuilder
 from .sinks import ChunkSink, ForwardSink, TrajectorySink
 from .stack import StackConfig
-from .tick_record import Sink
 
 MATCH_S = 0.5  # how long to wait for the subscribers of commands to be matched
 ACKED_S = 0.2  # how long to wait for them to have the last command

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
-from .health import FaultReport
+from .control.health import FaultReport
 
 
 @dataclass(frozen=True)

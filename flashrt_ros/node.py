@@ -19,17 +19,17 @@ from flashrt_ros.msg import PolicyStatus
 
 from . import qos, topics
 from .bond import ManagerBond
+from .control.health import FaultReport, Health
+from .control.ticker import TickThread
 from .endpoints import Commands, Inputs
 from .graph_watch import GraphWatch
-from .health import FaultReport, Health
 from .params import Params
-from .policy_worker import PolicyWorker
 from .redact import public_error
 from .sim_time import FunctionClock, SimTicker
 from .stack import PolicyStack, StackConfig
 from .status import View, diagnostics_message, status_message
-from .ticker import TickThread
 from .transitions import ACTIVATE, CONFIGURE, DEACTIVATE, ThreadedLifecycleNode
+from .worker.policy_worker import PolicyWorker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 EXIT_FAULT = 70  # a fault of level exit ended the process

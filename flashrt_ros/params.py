@@ -14,9 +14,9 @@ from rclpy.parameter import Parameter
 from flashrt_core.errors import ConfigError, FlashRTError, nearest
 from flashrt_core.inputs import parse_yaml
 
-from .config import NodeConfig, PolicyConfig, RobotConfig, SafetyConfig
-from .config_file import load_node, load_policy, load_robot
-from .option import option_types
+from .config.config_file import load_node, load_policy, load_robot
+from .config.option import option_types
+from .config.settings import NodeConfig, PolicyConfig, RobotConfig, SafetyConfig
 from .redact import public_error
 from .stack import StackConfig, script_from_json
 

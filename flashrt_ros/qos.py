@@ -5,7 +5,7 @@ from __future__ import annotations
 from rclpy.duration import Infinite
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
-from .config import CameraConfig
+from .config.settings import CameraConfig
 
 
 def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE, depth: int = 1):

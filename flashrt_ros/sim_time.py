@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from flashrt_core.errors import ConfigError
 
-from .ticker import Histogram
+from .control.ticker import Histogram
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from flashrt_core.errors import ConfigError
 from flashrt_core.runtime.command import CommandSpec
 from flashrt_core.runtime.rest import rest_tail
 
-from .config import RobotConfig
+from .config.settings import RobotConfig
+from .control.tick_record import PlannedChunk, TickRecord
 from .convert import chunk_message, command_message, trajectory_message
-from .tick_record import PlannedChunk, TickRecord
 
 Publish = Callable[[Any], None]
 

@@ -9,14 +9,22 @@ from flashrt_core.errors import ConfigError
 from flashrt_core.runtime.clock import Clock
 from flashrt_core.runtime.rtc import AsyncChunkRunner
 
-from .config import NodeConfig, PolicyConfig, RobotConfig
-from .control import ControlLoop
-from .guard import Guard
-from .health import Health
-from .observation import ObservationBuilder
-from .rollout import checkpoint_folder
-from .tick_record import Sink
-from .worker import InProcessWorker, PolicyWorker, Script, SubprocessWorker, Supervision, WorkerInfo, WorkerSpec
+from .config.settings import NodeConfig, PolicyConfig, RobotConfig
+from .control.guard import Guard
+from .control.health import Health
+from .control.loop import ControlLoop
+from .control.tick_record import Sink
+from .evaluation.rollout import checkpoint_folder
+from .inputs.observation import ObservationBuilder
+from .worker.interface import (
+    InProcessWorker,
+    PolicyWorker,
+    Script,
+    SubprocessWorker,
+    Supervision,
+    WorkerInfo,
+    WorkerSpec,
+)
 
 
 @dataclass(frozen=True)

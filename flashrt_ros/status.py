@@ -10,8 +10,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from flashrt_ros.msg import PolicyStatus
 
+from .control.health import Health, Level
 from .convert import header
-from .health import Health, Level
 from .redact import one_line
 from .stack import PolicyStack
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from flashrt_core.runtime.chunk import SPLICES
-from flashrt_ros.closed_loop import ABLATIONS
+from flashrt_ros.evaluation.closed_loop import ABLATIONS
 
 LATENCIES_MS = (0, 50, 100, 200, 400)
 LABELS = {"fp32": "fp32", "fp8": "FP8 E4M3, emulated by rounding"}

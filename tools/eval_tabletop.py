@@ -24,10 +24,10 @@ from eval_tables import LATENCIES_MS, fill, sections
 from flashrt_core import __version__
 from flashrt_core.inspect import inspect_checkpoint
 from flashrt_core.runtime.chunk import SPLICES
-from flashrt_ros.closed_loop import ABLATIONS, Episode, LoopSettings
-from flashrt_ros.metrics import compare_paired
-from flashrt_ros.rollout import Rollout, checkpoint_folder, run_seeds
-from flashrt_ros.summary import summarise
+from flashrt_ros.evaluation.closed_loop import ABLATIONS, Episode, LoopSettings
+from flashrt_ros.evaluation.metrics import compare_paired
+from flashrt_ros.evaluation.rollout import Rollout, checkpoint_folder, run_seeds
+from flashrt_ros.evaluation.summary import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "tabletop_eval.json"

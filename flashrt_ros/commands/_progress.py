@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..closed_loop import Episode
+from ..evaluation.closed_loop import Episode
 
 
 class EpisodeProgress:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from flashrt_core import load_model
 
-    from ..rollout import checkpoint_folder
+    from ..evaluation.rollout import checkpoint_folder
 
     folder = checkpoint_folder(args.checkpoint)
     if args.observations is not None:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _simulated(count: int) -> list[dict[str, object]]:
-    from ..rollout import CALIBRATION_SEEDS, simulated_observations
+    from ..evaluation.rollout import CALIBRATION_SEEDS, simulated_observations
 
     if not 1 <= count <= 4096:
         raise ConfigError("--demo-seeds", expected="1..4096", found=count)

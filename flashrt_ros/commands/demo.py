@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..closed_loop import LoopSettings
-    from ..demo import run_demo
-    from ..rollout import Rollout, checkpoint_folder
-    from ..view import open_view
+    from ..evaluation.closed_loop import LoopSettings
+    from ..evaluation.demo import run_demo
+    from ..evaluation.rollout import Rollout, checkpoint_folder
+    from ..evaluation.view import open_view
 
     _check_demo_packages()
     console = open_console()

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from flashrt_core.errors import ConfigError, nearest
 
-    from ..faults import COLUMNS, FAULTS, fault_table, levels_markdown, table_markdown
+    from ..control.faults import COLUMNS, FAULTS, fault_table, levels_markdown, table_markdown
 
     ids = [i.upper() for i in args.ids]
     for i in ids:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _levels() -> list[dict[str, str]]:
-    from ..faults import Level
+    from ..control.faults import Level
 
     return [
         {"level": f"L{x - 1}", "state": x.name.lower(), "what is done": x.action, "what ends it": x.clears}

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from flashrt_core.inspect import inspect_checkpoint
 
-    from ..rollout import checkpoint_folder
+    from ..evaluation.rollout import checkpoint_folder
 
     checkpoint_folder(args.checkpoint)
     report = inspect_checkpoint(args.checkpoint, args.profile, digest=not args.no_digest)

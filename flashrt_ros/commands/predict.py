@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from flashrt_core import load_model
 
-    from ..rollout import check_precision, checkpoint_folder
+    from ..evaluation.rollout import check_precision, checkpoint_folder
 
     check_precision(args.precision)
     folder = checkpoint_folder(args.checkpoint)

@@ -28,11 +28,11 @@ from std_msgs.msg import Float64MultiArray, String
 
 from flashrt_core.errors import ConfigError, FlashRTError
 
-from ..config import RobotConfig
-from ..config_file import load_robot
+from ..bags.event_log import EventWriter
+from ..config.config_file import load_robot
+from ..config.settings import RobotConfig
 from ..convert import doubles, to_time
-from ..event_log import EventWriter
-from ..metrics import percentiles
+from ..evaluation.metrics import percentiles
 from .commands import Command, CommandLedger
 from .lockstep import SHOT_PX, Lockstep, SimEpisode, Stage
 from .operator import NodeOperator

@@ -22,7 +22,7 @@ RULES = {
             ("flashrt_core/api.py", "import flashrt_ros"),
             ("flashrt_ros/x.py", "from flashrt_core.models.pi05 import dims"),
             ("flashrt_ros/sim/x.py", "from tools import expert"),
-            ("flashrt_ros/demo.py", "from .commands import demo"),
+            ("flashrt_ros/evaluation/demo.py", "from ..commands import demo"),
         ],
         [
             ("flashrt_core/frontends/x.py", "from ..models.pi05 import dims\nfrom ..errors import OpError"),
@@ -37,7 +37,7 @@ RULES = {
             ("flashrt_core/blocks/x.py", "try:\n    import jax.numpy as jnp\nexcept ImportError:\n    pass"),
             ("flashrt_core/ops/table.py", "from torch import nn"),
             ("flashrt_core/frontends/x.py", "import rclpy"),
-            ("flashrt_ros/guard.py", "from rclpy.node import Node"),
+            ("flashrt_ros/control/guard.py", "from rclpy.node import Node"),
             ("flashrt_ros/sim/lockstep.py", "import rclpy"),
         ],
         [
@@ -71,7 +71,7 @@ RULES = {
     ),
     checkers.check_print: (
         PACKAGES,
-        [("flashrt_core/x.py", "print(1)"), ("flashrt_ros/demo.py", "def f():\n    print(1)")],
+        [("flashrt_core/x.py", "print(1)"), ("flashrt_ros/evaluation/demo.py", "def f():\n    print(1)")],
         [("flashrt_ros/commands/x.py", "print(1)"), ("flashrt_core/x.py", "console.print(1)")],
     ),
     checkers.check_length: (

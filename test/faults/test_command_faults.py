@@ -7,9 +7,9 @@ import pytest
 from support.arm import PERIOD_S, arm
 
 from flashrt_core.runtime.clock import NS, FakeClock
-from flashrt_ros.following import FollowMonitor
-from flashrt_ros.guard import Guard
-from flashrt_ros.health import FAULTS, Health, Level
+from flashrt_ros.control.following import FollowMonitor
+from flashrt_ros.control.guard import Guard
+from flashrt_ros.control.health import FAULTS, Health, Level
 
 T = PERIOD_S
 

@@ -9,9 +9,9 @@ import pytest
 from support.arm import Rig
 
 from flashrt_core.errors import ConfigError
-from flashrt_ros.config_file import config_folder, load_node, load_policy, load_robot
-from flashrt_ros.health import Health, Level
-from flashrt_ros.observation import Observation
+from flashrt_ros.config.config_file import config_folder, load_node, load_policy, load_robot
+from flashrt_ros.control.health import Health, Level
+from flashrt_ros.inputs.observation import Observation
 
 TABLETOP = (config_folder() / "robots" / "tabletop.yaml").read_text()
 

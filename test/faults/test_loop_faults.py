@@ -15,10 +15,10 @@ from support.loop_rig import HZ, SIDE, LoopRig, arm, script
 from support.rig import until
 
 from flashrt_core.errors import ConfigError, DeviceError, NotBuilt
-from flashrt_ros.health import Health, Level
+from flashrt_ros.control.health import Health, Level
+from flashrt_ros.control.ticker import TickThread
 from flashrt_ros.sim.tabletop import POLICY_DIR
-from flashrt_ros.ticker import TickThread
-from flashrt_ros.worker import Script, ScriptedWorker, SubprocessWorker, Supervision, WorkerSpec, WorkerState
+from flashrt_ros.worker.interface import Script, ScriptedWorker, SubprocessWorker, Supervision, WorkerSpec, WorkerState
 
 T = 1 / HZ
 
@@ -174,8 +174,8 @@ import sys, time, json
 sys.path.insert(0, {str(os.path.dirname(os.path.dirname(__file__)))!r})
 from support.loop_rig import LoopRig, script
 from flashrt_ros.sim.tabletop import POLICY_DIR
-from flashrt_ros.ticker import TickThread
-from flashrt_ros.worker import ScriptedWorker
+from flashrt_ros.control.ticker import TickThread
+from flashrt_ros.worker.interface import ScriptedWorker
 rig = LoopRig(worker=ScriptedWorker(script(horizon=100, latencies_s=(0.01, 0.01, 3.0))), real=True, config={{"start_next_at": 5}})
 rig.activate()
 ticker = TickThread(lambda late, skipped: rig.tick(late, skipped), 0.02)

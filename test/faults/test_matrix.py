@@ -10,7 +10,7 @@ import pytest
 from support.checkers import ROOT, source_files
 
 from flashrt_core.inputs import read_yaml
-from flashrt_ros.faults import FAULTS
+from flashrt_ros.control.faults import FAULTS
 
 MATRIX = read_yaml(ROOT / "test/faults/matrix.yaml")
 # Issue 3: rows of observations, command, time, worker; lifecycle and DDS; security.

@@ -11,9 +11,9 @@ from support.arm import PERIOD_S, SIDE, Rig, arm, camera, running_rig, with_safe
 
 from flashrt_core.errors import ConfigError
 from flashrt_core.runtime.clock import NS
-from flashrt_ros.health import Level
-from flashrt_ros.image_decode import MAX_BYTES
-from flashrt_ros.observation import Observation, ObservationBuilder
+from flashrt_ros.control.health import Level
+from flashrt_ros.inputs.image_decode import MAX_BYTES
+from flashrt_ros.inputs.observation import Observation, ObservationBuilder
 
 T = PERIOD_S
 OK, NOTE, COAST, HOLD = Level.OK, Level.NOTE, Level.COAST, Level.HOLD

@@ -10,7 +10,7 @@ import pytest
 
 from flashrt_core import load_model
 from flashrt_core.errors import ObservationError
-from flashrt_ros.rollout import simulated_observations
+from flashrt_ros.evaluation.rollout import simulated_observations
 from flashrt_ros.sim.tabletop import POLICY_DIR
 
 # An audit hook cannot be removed, so it lives in a process of its own. `exec` is raised for each imported module's own

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from flashrt_ros import rollout
-from flashrt_ros.rollout import Rollout
+from flashrt_ros.evaluation import rollout
+from flashrt_ros.evaluation.rollout import Rollout
+from flashrt_ros.evaluation.summary import summarise
 from flashrt_ros.sim.tabletop import TabletopEnv
-from flashrt_ros.summary import summarise
 
 
 class BreakingEnv(TabletopEnv):

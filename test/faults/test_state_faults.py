@@ -10,8 +10,8 @@ import pytest
 from support.arm import JOINTS, PERIOD_S, Rig, arm, running_rig
 
 from flashrt_core.runtime.clock import NS
-from flashrt_ros.health import FAULTS, Level
-from flashrt_ros.observation import Observation
+from flashrt_ros.control.health import FAULTS, Level
+from flashrt_ros.inputs.observation import Observation
 
 T = PERIOD_S
 OK, NOTE, COAST, HOLD = Level.OK, Level.NOTE, Level.COAST, Level.HOLD

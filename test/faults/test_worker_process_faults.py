@@ -13,8 +13,8 @@ from support.loop_rig import SIDE, VIEWS
 from support.rig import until
 
 from flashrt_core.errors import DeviceError
-from flashrt_ros.policy_worker import Request, WorkerInfo
-from flashrt_ros.shared_memory import Layout, SharedMemory
+from flashrt_ros.worker.policy_worker import Request, WorkerInfo
+from flashrt_ros.worker.shared_memory import Layout, SharedMemory
 
 
 def test_F64_worker_dies_with_its_parent(tmp_path):
@@ -22,7 +22,7 @@ def test_F64_worker_dies_with_its_parent(tmp_path):
     before = named_memory()
     code = """
 import sys, threading, time, numpy as np
-from flashrt_ros.worker import Script, SubprocessWorker, Supervision, WorkerSpec
+from flashrt_ros.worker.interface import Script, SubprocessWorker, Supervision, WorkerSpec
 what = sys.argv[1]
 play = Script(horizon=2, image_size=8, latencies_s=(30.0 if what == "busy" else 0.0,), faults={0: "hang"} if what == "hang" else {},
               start_s=30.0 if what == "load" else 0.0)

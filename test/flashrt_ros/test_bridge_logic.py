@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from flashrt_core.errors import ConfigError
-from flashrt_ros import child
-from flashrt_ros.config_file import load_robot
-from flashrt_ros.event_log import EventFollower, EventWriter
-from flashrt_ros.recorder_topics import recorded_topics
+from flashrt_ros.bags.event_log import EventFollower, EventWriter
+from flashrt_ros.bags.recorder_topics import recorded_topics
+from flashrt_ros.config.config_file import load_robot
 from flashrt_ros.sim import pacer as pacer_module
 from flashrt_ros.sim.commands import CAPACITY, Command, CommandLedger
 from flashrt_ros.sim.lockstep import Lockstep, Settings, Stage
 from flashrt_ros.sim.pacer import MAX_BEHIND, Pacer
+from flashrt_ros.worker import child
 
 PERIOD_NS = 50_000_000
 
@@ -376,7 +376,7 @@ def test_child_that_ignores_the_request_is_killed(tmp_path):
 
 def test_child_does_not_outlive_its_parent(tmp_path):
     text = (
-        "import sys, time; from pathlib import Path; from flashrt_ros.child import start\n"
+        "import sys, time; from pathlib import Path; from flashrt_ros.worker.child import start\n"
         f"c = start('s', 'timeit', {SLEEP!r}, environment={{}}, log=Path({str(tmp_path / 'log')!r}))\n"
         "print(c.pid, flush=True); time.sleep(60)\n"
     )

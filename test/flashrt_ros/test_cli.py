@@ -11,7 +11,7 @@ from support.checkpoints import write_checkpoint
 from flashrt_core import __version__
 from flashrt_ros.cli import main, one_line
 from flashrt_ros.commands import COMMANDS
-from flashrt_ros.rollout import simulated_observations
+from flashrt_ros.evaluation.rollout import simulated_observations
 from flashrt_ros.sim.tabletop import POLICY_DIR
 
 

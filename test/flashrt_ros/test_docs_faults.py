@@ -6,16 +6,16 @@ from dataclasses import fields
 from support.checkers import ROOT
 
 from flashrt_ros.cli import main
-from flashrt_ros.config import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
-from flashrt_ros.config_file import robot_names
-from flashrt_ros.faults import FAULTS, levels_markdown, table_markdown
+from flashrt_ros.config.config_file import robot_names
+from flashrt_ros.config.settings import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
+from flashrt_ros.control.faults import FAULTS, levels_markdown, table_markdown
 
 
 def test_the_page_ends_with_the_table():
     page = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
     table = levels_markdown() + "\n" + table_markdown()
-    assert page.endswith(table), "run: python -m flashrt_ros.health --table, and put it at the end of docs/faults.md"
-    assert "flashrt_ros.health --table" in page.removesuffix(table)
+    assert page.endswith(table), "run: python -m flashrt_ros.control.health --table, and put it at the end of docs/faults.md"
+    assert "flashrt_ros.control.health --table" in page.removesuffix(table)
 
 
 def test_the_command_prints_the_table(capsys):

@@ -11,8 +11,8 @@ import pytest
 from support.loop_rig import HZ, VIEWS, LoopRig, arm, script
 
 from flashrt_core.errors import FlashRTError
-from flashrt_ros.control import Mode
-from flashrt_ros.health import Health, Level
+from flashrt_ros.control.health import Health, Level
+from flashrt_ros.control.loop import Mode
 
 SPAN, V_MAX, A_MAX = 1e3, 200.0, 5000.0
 WARM_MINUTES = 2

@@ -11,10 +11,10 @@ from support.arm import arm, camera
 
 from flashrt_core.errors import ConfigError
 from flashrt_core.runtime.clock import FakeClock
-from flashrt_ros.config import ActionDim, CameraConfig, NodeConfig, PolicyConfig, SafetyConfig, StateDim
-from flashrt_ros.image_decode import CHANNELS
-from flashrt_ros.observation import ObservationBuilder
-from flashrt_ros.option import build, option_types
+from flashrt_ros.config.option import build, option_types
+from flashrt_ros.config.settings import ActionDim, CameraConfig, NodeConfig, PolicyConfig, SafetyConfig, StateDim
+from flashrt_ros.inputs.image_decode import CHANNELS
+from flashrt_ros.inputs.observation import ObservationBuilder
 
 COUNT = 100_000  # FAULTS.md, fuzz counts: every commit
 HUGE = [0, 1, -1, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**63, -(2**40), None, "4", 2.0, np.nan, True]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.checkers import ROOT
 
-from flashrt_ros.config import NodeConfig, PolicyConfig
+from flashrt_ros.config.settings import NodeConfig, PolicyConfig
 
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 USED: list[str] = []  # LaunchConfiguration names that were asked for

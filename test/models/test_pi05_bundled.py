@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from support.oracle import OraclePi05
 from support.programs import as_float_images, cosine
 
-from flashrt_ros.rollout import checkpoint_folder, load_policy
+from flashrt_ros.evaluation.rollout import checkpoint_folder, load_policy
 from flashrt_ros.sim.tabletop import TabletopEnv
 
 SEEDS = range(510_000, 510_006)

@@ -10,8 +10,8 @@ import pytest
 from support.programs import cosine
 
 from flashrt_core import load_model
-from flashrt_ros.closed_loop import LoopSettings, run_episode
-from flashrt_ros.rollout import (
+from flashrt_ros.evaluation.closed_loop import LoopSettings, run_episode
+from flashrt_ros.evaluation.rollout import (
     CALIBRATION_SEEDS,
     Rollout,
     checkpoint_folder,

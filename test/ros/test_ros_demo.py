@@ -15,9 +15,9 @@ from rig_ros import until
 
 from flashrt_core.errors import DeviceError
 from flashrt_ros import qos
-from flashrt_ros.bag import open_bag
-from flashrt_ros.event_log import EventFollower
-from flashrt_ros.ros_demo import RosDemo, run_ros_demo
+from flashrt_ros.bags.bag import open_bag
+from flashrt_ros.bags.event_log import EventFollower
+from flashrt_ros.ros_demo.run import RosDemo, run_ros_demo
 
 DEMO_KEYS = {"successes", "success_wilson95", "model_latency_ms", "tick_misses", "boundary", "rows", "machine", "seed"}
 
@@ -32,7 +32,7 @@ def children_of(pid: int) -> dict[int, str]:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if state != "Z" and "flashrt_ros.child" in words and str(pid) in words:
+            if state != "Z" and "flashrt_ros.worker.child" in words and str(pid) in words:
                 found[int(entry.name)] = words[-2]
     return found
 

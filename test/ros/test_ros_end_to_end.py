@@ -13,7 +13,7 @@ from std_msgs.msg import Float64MultiArray
 
 from flashrt_core import load_model
 from flashrt_ros import qos
-from flashrt_ros.config_file import load_robot
+from flashrt_ros.config.config_file import load_robot
 from flashrt_ros.convert import doubles
 from flashrt_ros.sim.tabletop import POLICY_DIR, TabletopEnv
 

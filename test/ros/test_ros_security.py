@@ -11,7 +11,7 @@ import pytest
 from rig_ros import NodeProcess, script, until
 from sensor_msgs.msg import Image, JointState
 
-from flashrt_ros.config_file import config_folder, load_robot
+from flashrt_ros.config.config_file import config_folder, load_robot
 
 POLICY = config_folder() / "security" / "policy.xml"
 

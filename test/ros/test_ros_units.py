@@ -13,12 +13,12 @@ from rig_ros import BENCH, until
 
 from flashrt_core.errors import ConfigError
 from flashrt_ros import convert
-from flashrt_ros.config import NodeConfig
-from flashrt_ros.config_file import load_robot
-from flashrt_ros.health import Level
+from flashrt_ros.config.config_file import load_robot
+from flashrt_ros.config.settings import NodeConfig
+from flashrt_ros.control.health import Level
+from flashrt_ros.control.tick_record import PlannedChunk, TickRecord
 from flashrt_ros.sim_time import SimTicker
 from flashrt_ros.sinks import ChunkSink, ForwardSink, TrajectorySink
-from flashrt_ros.tick_record import PlannedChunk, TickRecord
 
 ROBOT = load_robot(BENCH)
 SPEC = NodeConfig(control_hz=50.0).runner_config(ROBOT).spec

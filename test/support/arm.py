@@ -8,9 +8,9 @@ import logging
 import numpy as np
 
 from flashrt_core.runtime.clock import NS, FakeClock
-from flashrt_ros.config import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
-from flashrt_ros.health import Health, Level
-from flashrt_ros.observation import Observation, ObservationBuilder
+from flashrt_ros.config.settings import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
+from flashrt_ros.control.health import Health, Level
+from flashrt_ros.inputs.observation import Observation, ObservationBuilder
 
 JOINTS = ("shoulder", "elbow", "wrist")
 PERIOD_S = 0.02

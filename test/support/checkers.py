@@ -24,7 +24,7 @@ FRAMEWORKS = {"torch", "jax", "rclpy"}
 ROS_FILES = {
     "flashrt_ros/" + name + ".py"
     for name in (
-        "bond", "convert", "endpoints", "graph_watch", "launching", "main", "node", "params", "qos", "recorder", "sinks",
+        "bond", "convert", "endpoints", "graph_watch", "launching", "main", "node", "params", "qos", "bags/recorder", "sinks",
         "status", "transitions", "sim/bridge", "sim/operator",
     )
 }  # fmt: skip

@@ -9,13 +9,13 @@ import numpy as np
 from flashrt_core.runtime.clock import FakeClock, SteadyClock
 from flashrt_core.runtime.executor import SimulatedExecutor
 from flashrt_core.runtime.rtc import AsyncChunkRunner, RTCConfig
-from flashrt_ros.config import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
-from flashrt_ros.control import ControlLoop
-from flashrt_ros.guard import Guard
-from flashrt_ros.health import Health, Level
-from flashrt_ros.observation import ObservationBuilder
-from flashrt_ros.tick_record import RecordingSink, TickRecord
-from flashrt_ros.worker import PolicyWorker, Script, ScriptedWorker
+from flashrt_ros.config.settings import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
+from flashrt_ros.control.guard import Guard
+from flashrt_ros.control.health import Health, Level
+from flashrt_ros.control.loop import ControlLoop
+from flashrt_ros.control.tick_record import RecordingSink, TickRecord
+from flashrt_ros.inputs.observation import ObservationBuilder
+from flashrt_ros.worker.interface import PolicyWorker, Script, ScriptedWorker
 from support.fake_robot import FakeRobot
 
 HZ = 50.0

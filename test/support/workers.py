@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flashrt_ros.worker import Script, SubprocessWorker, Supervision, WorkerSpec
+from flashrt_ros.worker.interface import Script, SubprocessWorker, Supervision, WorkerSpec
 
 SIDE = 8
 SMALL = {"horizon": 4, "action_dim": 5, "state_dim": 3, "views": ("a", "b"), "image_size": SIDE}

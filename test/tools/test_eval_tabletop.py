@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import eval_tables
 import eval_tabletop
 
-from flashrt_ros.closed_loop import Episode
+from flashrt_ros.evaluation.closed_loop import Episode
 
 
 @pytest.fixture

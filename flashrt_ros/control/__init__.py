@@ -1,0 +1,1 @@
+"""The control loop: tick, guard, hold, faults and health. No rclpy."""
