@@ -119,12 +119,22 @@ class ImageSlot:
             return self._refuse(rejected.report)
         except (TypeError, ValueError, OverflowError, MemoryError) as error:
             return self._refuse(FaultReport("F07", f"not decodable: {public_error(error)}"))
-        self.stamp_fault = self._check_stamp(frame, ros_now_ns)
-        if self.stamp_fault is not None:
-            self.counters[self.stamp_fault.id] += 1
-        self.reject, self.frame = None, frame
-        self._receipts.append(now)
+        self.store(frame, self._check_stamp(frame, ros_now_ns))
         return None
+
+    def store(self, frame: Frame, stamp_fault: FaultReport | None = None) -> None:
+        """Take a frame that was checked, here or in another process by the slot of the same camera."""
+        self.stamp_fault = stamp_fault
+        if stamp_fault is not None:
+            self.counters[stamp_fault.id] += 1
+        self.reject, self.frame = None, frame
+        self._receipts.append(frame.received_ns)
+
+    def refuse(self, report: FaultReport) -> FaultReport:
+        """Note that the newest message was refused; the frame stays."""
+        self.counters[report.id] += 1
+        self.reject = report
+        return report
 
     def _check_size(self, height: object, width: object) -> None:
         camera = self.camera
@@ -136,9 +146,7 @@ class ImageSlot:
 
     def _refuse(self, report: FaultReport) -> FaultReport:
         camera = self.camera
-        self.counters[report.id] += 1
-        self.reject = FaultReport(report.id, f"{camera.view} ({camera.topic}): {report.reason}", camera.topic)
-        return self.reject
+        return self.refuse(FaultReport(report.id, f"{camera.view} ({camera.topic}): {report.reason}", camera.topic))
 
     def _frame(self, image: np.ndarray, pixels: np.ndarray, stamp_ns: object, now: int) -> Frame:
         stride = max(1, math.isqrt(pixels.shape[0] * pixels.shape[1] // LOOK_PIXELS))
