@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from flashrt_core import __version__
 from flashrt_core.errors import ConfigError
 
 from ..config.shipped import shipped_folder
+from .metadata import FOREVER, OfferedQos, RecordedTopic, write_metadata
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
 
+__all__ = ["FOREVER", "BagWriter", "OfferedQos", "message_folder", "open_bag", "typestore"]
 PACKAGE = "flashrt_ros"
-FOREVER = (9223372036, 854775807)  # seconds, nanoseconds: how rosbag2 writes a duration without end
-
-
-@dataclass(frozen=True)
-class OfferedQos:
-    """The QoS that a publisher offers, as ROS's own numbers (rmw/qos_profiles.h).
-
-    history: 1 keep last, 2 keep all. reliability: 1 reliable, 2 best effort. durability: 1 transient local, 2 volatile.
-    """
-
-    history: int = 1
-    depth: int = 10
-    reliability: int = 1
-    durability: int = 2
+CHUNK_BYTES = 1 << 20
 
 
 def message_folder() -> Path:
@@ -38,7 +27,7 @@ def message_folder() -> Path:
 
 def typestore(messages: Path | None = None) -> Any:
     """A rosbags typestore with ROS 2's own messages and those of this package. Raises ConfigError without rosbags."""
-    _check_rosbags()
+    _check_packages()
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_KILTED)
@@ -58,26 +47,30 @@ def open_bag(path: Path, messages: Path | None = None) -> AnyReader:
 
 
 class BagWriter:
-    """Writes serialized messages as they came: nothing is decoded. The folder must not exist yet.
+    """Writes serialized messages as they came: nothing is decoded, every chunk gets a CRC. The folder must not exist yet.
 
     compress: zstd chunks; camera images of a simulation become several times smaller. counts: messages per topic.
     """
 
     def __init__(self, path: Path, *, messages: Path | None = None, compress: bool = True):
         self._store = typestore(messages)
-        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
+        from mcap.writer import CompressionType, Writer
 
         self._writer = None
-        writer = None
         try:
-            writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
-            if compress:
-                writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-            writer.open()
-        except (WriterError, OSError) as error:
+            path.mkdir(parents=True)
+            self._file = (path / f"{path.name}.mcap").open("xb")
+        except OSError as error:
             raise ConfigError("bag", expected="a folder that does not exist yet", found=str(error)) from None
-        self._writer = writer
-        self._topics: dict[str, Any] = {}
+        self._path = path
+        self._writer = Writer(
+            self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD if compress else CompressionType.NONE
+        )
+        self._writer.start(profile="ros2", library=f"{PACKAGE} {__version__}")
+        self._schemas: dict[str, int] = {}
+        self._topics: dict[str, RecordedTopic] = {}
+        self._channels: dict[str, int] = {}
+        self._span: tuple[int, int] | None = None
         self.counts: dict[str, int] = {}
 
     def add(self, topic: str, type_name: str, qos: OfferedQos | None = None) -> None:
@@ -86,10 +79,15 @@ class BagWriter:
             raise ConfigError(f"bag topic {topic}", expected="each topic once", found="it twice")
         if type_name not in self._store.types:
             raise ConfigError(f"bag topic {topic}", expected="a known message type", found=type_name)
-        profiles = [] if qos is None else [_profile(qos)]
-        self._topics[topic] = self._writer.add_connection(
-            topic, type_name, typestore=self._store, offered_qos_profiles=profiles
-        )
+        if type_name not in self._schemas:
+            text, _ = self._store.generate_msgdef(type_name, ros_version=2)
+            self._schemas[type_name] = self._writer.register_schema(type_name, "ros2msg", text.encode())
+        about = RecordedTopic(topic, type_name, self.type_hash(type_name), () if qos is None else (qos,))
+        self._topics[topic] = about
+        self._channels[topic] = self._writer.register_channel(
+            topic, "cdr", self._schemas[type_name],
+            {"offered_qos_profiles": about.qos_text(), "topic_type_hash": about.type_hash},
+        )  # fmt: skip
         self.counts[topic] = 0
 
     def type_hash(self, type_name: str) -> str:
@@ -98,14 +96,20 @@ class BagWriter:
 
     def write(self, topic: str, at_ns: int, data: bytes) -> None:
         """One serialized (CDR) message, at its time of receipt in ns."""
-        self._writer.write(self._topics[topic], at_ns, data)
+        self._writer.add_message(self._channels[topic], at_ns, data, at_ns, self.counts[topic])
         self.counts[topic] += 1
+        low, high = self._span or (at_ns, at_ns)
+        self._span = min(low, at_ns), max(high, at_ns)
 
     def close(self) -> None:
         """Write the index and metadata.yaml. May be called twice."""
         writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        if writer is None:
+            return
+        writer.finish()
+        self._file.close()
+        topics = [(about, self.counts[about.topic]) for about in self._topics.values()]
+        write_metadata(self._path, Path(self._file.name).name, topics, self._span)
 
     def __enter__(self) -> BagWriter:
         return self
@@ -116,19 +120,10 @@ class BagWriter:
         self.close()
 
 
-def _profile(qos: OfferedQos) -> Any:
-    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-
-    forever = QosTime(*FOREVER)
-    return Qos(
-        QosHistory(qos.history), qos.depth, QosReliability(qos.reliability), QosDurability(qos.durability),
-        forever, forever, QosLiveliness(1), forever, False,
-    )  # fmt: skip
-
-
-def _check_rosbags() -> None:
+def _check_packages() -> None:
     from importlib.util import find_spec
 
-    if find_spec("rosbags") is None:
-        raise ConfigError("bag", expected="the packages of the bag extra", found="rosbags missing",
+    missing = [name for name in ("rosbags", "mcap", "lz4") if find_spec(name) is None]
+    if missing:
+        raise ConfigError("bag", expected="the packages of the bag extra", found=f"{', '.join(missing)} missing",
                           hint="Run: pip install 'flashrt-ros[bag]'")  # fmt: skip
