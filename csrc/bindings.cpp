@@ -42,6 +42,7 @@ void op(py::module_& m, const char* name, int (*f)(A...)) {
 
 PYBIND11_MODULE(_kernels, m) {
   m.attr("archs") = frt_built_archs();
+  op(m, "resize_pad", frt_resize_pad);
   op(m, "patchify", frt_patchify);
   op(m, "embed_tokens", frt_embed_tokens);
   op(m, "layer_norm", frt_layer_norm);

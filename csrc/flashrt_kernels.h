@@ -41,6 +41,7 @@ int frt_gemm_tune(const void* a, const void* w, const float* bias, const void* r
 /* How a shape is run, as text: "few rows, fused", "cublasLt fused", "cublasLt + epilogue", "plain + epilogue". Valid until the next call. */
 const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
 
+int frt_resize_pad(const void* images, void* out, int V, int H, int W, int S, cudaStream_t stream);
 int frt_patchify(const void* images, void* out, int V, int S, int P, int K, int in_dtype, int out_dtype,
                  cudaStream_t stream);
 int frt_embed_tokens(const void* table, const int32_t* ids, void* out, int M, int D, int vocab, float scale,

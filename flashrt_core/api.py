@@ -52,6 +52,7 @@ def load_model(
     tokenizer: str | Path | None = None,
     calibration_dir: str | Path | None = None,
     allow_unverified: bool = False,
+    image_sizes: Sequence[Any] | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     **unknown: Any,
@@ -70,6 +71,8 @@ def load_model(
     profile: a built-in profile's name or a file, for checkpoints that do not say how they were trained.
     tokenizer: a SentencePiece model file, else looked up (see docs/checkpoints.md). calibration_dir: where scales are
     cached (default ~/.cache/flashrt/calibration). allow_unverified: load although the manifest does not match.
+    image_sizes: (height, width) of the pictures that `predict` will get, per view or one pair for all; they are resized with
+    padding on the device. None: squares of the model's size, which are always taken too.
     seed: of the model's own noise generator. progress: called with one line per load step. device: reserved.
 
     ConfigError (a ValueError) for an unknown config, framework or option, or one that the chosen frontend does not have:
@@ -134,6 +137,8 @@ class VLAModel:
         self._pipe, self._framework = pipe, framework
         self._prompt: str | None = None
         self._state: np.ndarray | None = None
+        self._infer_takes = frozenset(inspect.signature(pipe.infer).parameters)
+        self._state_in_prompt = "state" in inspect.signature(pipe.set_prompt).parameters
 
     @property
     def framework(self) -> str:
@@ -178,7 +183,8 @@ class VLAModel:
     ) -> np.ndarray:
         """One action chunk, float32 [horizon, robot_action_dim] in the robot's units.
 
-        images: one (S, S, 3) RGB image per view (uint8, or float in [-1, 1]), or a dict with "image", "wrist_image",
+        images: one (S, S, 3) RGB image per view (uint8, or float in [-1, 1]; uint8 also of the `image_sizes` at load), or a
+        dict with "image", "wrist_image",
         "wrist_image_right" (and possibly "state"). prompt: needed on the first call, then kept. state: raw, as the
         robot reports it; the checkpoint's statistics normalise it. An explicit `state` goes into the prompt; the
         observation keeps its own if it has one. seed or noise [horizon, action_dim] fix the result bit for bit.
@@ -189,15 +195,14 @@ class VLAModel:
             raise ObservationError("prompt", hint="a prompt is required on first call")
         self._refresh_prompt(prompt if prompt is not None else self._prompt, observation, state)
         extra = {k: v for k, v in (("seed", seed), ("noise", noise)) if v is not None}
-        accepted = inspect.signature(self._pipe.infer).parameters
         for name in extra:
-            if name not in accepted:
+            if name not in self._infer_takes:
                 raise ConfigError(f"option {name!r}", found=f"not an option of {type(self._pipe).__name__}.infer")
         return self._pipe.infer(observation, **extra)["actions"]
 
     def _refresh_prompt(self, prompt: str, observation: Mapping[str, Any], state: Any) -> None:
         """Set the prompt again when its text, or the state that goes into it, is another than last time."""
-        if "state" not in inspect.signature(self._pipe.set_prompt).parameters:
+        if not self._state_in_prompt:
             if prompt != self._prompt:
                 self.set_prompt(prompt)
             return

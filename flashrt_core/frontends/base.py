@@ -21,7 +21,8 @@ from ..core.tokenizer import load_tokenizer
 from ..core.utils.norm_stats import NormStats, load_norm_stats, normalize
 from ..errors import ConfigError, NotBuilt, ObservationError
 from .calibrate import measure_scales
-from .observation import image_stack, noise_array, vector
+from .camera_images import camera_sizes
+from .observation import image_views, noise_array, vector
 from .program import Program, Variant, full_variant
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Frontend:
         tokenizer: str | Path | None = None,
         calibration_dir: str | Path | None = None,
         allow_unverified: bool = False,
+        image_sizes: Any = None,
         seed: int = 0,
         progress: Callable[[str], None] | None = None,
     ):
@@ -81,8 +83,10 @@ class Frontend:
             pool=vision_pool_factor,
             vision_layers=vision_num_layers,
         )
+        self.image_sizes = camera_sizes(image_sizes, num_views, self.dims.vision.image_size)
         self.stats = load_norm_stats(self.checkpoint.dir, self.profile)
         self.tokenizer = load_tokenizer(self.checkpoint.dir, expected_vocab=self.dims.vocab_size, path=tokenizer)
+        self._views = self.profile.views[:num_views]
         self.machine = self.MACHINE()
         self.machine.autotune = autotune
         self.quantised = self.PIPELINE.FP8_BY_DEFAULT if use_fp8 is None else bool(use_fp8)
@@ -115,6 +119,7 @@ class Frontend:
     def _serve(self, program: Program) -> None:
         self._say("capturing")
         program.capture()
+        program.fit_cameras(self.image_sizes)
         self._program_served, self._cached_for = program, None
 
     # ---- calibrate
@@ -172,12 +177,12 @@ class Frontend:
             **self._cache_key(),
         )
 
-    def _sample(self, obs: Mapping[str, Any], index: int) -> tuple[np.ndarray, list[int], np.ndarray]:
+    def _sample(self, obs: Mapping[str, Any], index: int) -> tuple[list[np.ndarray], list[int], np.ndarray]:
         """Inputs of one calibration forward: images, tokens, seeded noise."""
         text = obs.get("prompt", self._text)
         if text is None:
             raise NotReady("calibrate", expected="set_prompt first, or a prompt in each observation", found="neither")
-        images = image_stack(obs, self.profile.views[: self.dims.num_views], self.dims.vision.image_size)
+        images = self._images(obs)
         noise = np.random.default_rng([0, index]).standard_normal(self._noise_shape, dtype=np.float32)
         return images, self._encode_prompt(text, obs.get("state")), noise
 
@@ -261,7 +266,7 @@ class Frontend:
         """
         if self._tokens is None:
             raise NotReady("infer", expected="set_prompt first", found="no prompt")
-        images = image_stack(observation, self.profile.views[: self.dims.num_views], self.dims.vision.image_size)
+        images = self._images(observation)
         state = observation.get("state")
         if state is not None:
             state = vector(state, "state", self.profile.state_dim)
@@ -272,11 +277,15 @@ class Frontend:
         if not self.calibrated:
             self.calibrate([observation])
         program = self._program_served
-        program.write(images, self._tokens, noise)
-        chunk = program.replay(self._variant(images))
+        variant = self._variant(images)
+        program.write(None if variant == Variant.CACHED else images, self._tokens, noise)
+        chunk = program.replay(variant)
         return {"actions": self.MODEL.robot_actions(chunk, self.profile, self.stats, state)}
 
-    def _variant(self, images: np.ndarray) -> Variant:
+    def _images(self, observation: Mapping[str, Any]) -> list[np.ndarray]:
+        return image_views(observation, self._views, self.dims.vision.image_size, self.image_sizes)
+
+    def _variant(self, images: list[np.ndarray]) -> Variant:
         """A whole forward on every `cache_frames`-th call, and whenever the prompt's tokens differ from the cached ones."""
         self._frames += 1
         due = self.cache_frames == 1 or self._frames % self.cache_frames == 1

@@ -12,7 +12,7 @@ from ..ops.table import SCALE_BYTES
 from ..types import F32
 from .program import Program, full_variant
 
-Sample = tuple[np.ndarray, list[int], np.ndarray]  # images, token ids, noise
+Sample = tuple[Sequence[np.ndarray], list[int], np.ndarray]  # images, token ids, noise
 
 
 def measure_scales(

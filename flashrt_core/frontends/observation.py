@@ -12,19 +12,27 @@ from ..errors import ObservationError
 DICT_KEYS = ("image", "wrist_image", "wrist_image_right")  # documented keys of a dict observation, in view order
 
 
-def image_stack(observation: Mapping[str, Any], views: Sequence[str], side: int) -> np.ndarray:
-    """[V, side, side, 3] uint8, or float32 in [-1, 1] when any view is float (uint8 views are mapped to x/255*2-1).
+def image_views(
+    observation: Mapping[str, Any], views: Sequence[str], side: int, sizes: Sequence[tuple[int, int]]
+) -> list[np.ndarray]:
+    """One array per view: all uint8, each [side, side, 3] or of its size in `sizes` (height, width); or, when any view is
+    float, all float32 [side, side, 3] in [-1, 1] (uint8 ones are mapped to x/255*2-1).
 
     Takes `images` (a list, one per view) or the documented keys. ObservationError names the view.
     """
     images = _views(observation, len(views))
     arrays = [
-        _image(np.asarray(image), f"image {i} ({name})", side)
-        for i, (image, name) in enumerate(zip(images, views, strict=True))
+        _image(np.asarray(image), f"image {i} ({name})", side, size)
+        for i, (image, name, size) in enumerate(zip(images, views, sizes, strict=True))
     ]
     if all(a.dtype == np.uint8 for a in arrays):
-        return np.stack(arrays)
-    return np.stack([a if a.dtype == np.float32 else a.astype(np.float32) / 255 * 2 - 1 for a in arrays])
+        return arrays
+    for i, a in enumerate(arrays):
+        if a.shape != (side, side, 3):
+            raise ObservationError(
+                f"image {i} ({views[i]})", expected=f"shape ({side}, {side}, 3) beside a float image", found=f"shape {a.shape}"
+            )
+    return [a if a.dtype == np.float32 else a.astype(np.float32) / 255 * 2 - 1 for a in arrays]
 
 
 def _views(observation: Mapping[str, Any], count: int) -> Sequence[Any]:
@@ -48,14 +56,16 @@ def _views(observation: Mapping[str, Any], count: int) -> Sequence[Any]:
     return [observation[k] for k in DICT_KEYS[:count]]
 
 
-def _image(image: np.ndarray, name: str, side: int) -> np.ndarray:
-    if image.shape != (side, side, 3):
-        raise ObservationError(
-            name, expected=f"shape ({side}, {side}, 3), rows x columns x RGB", found=f"shape {image.shape}",
-            hint=f"Resize with padding to {side} x {side} as the policy was trained",
-        )  # fmt: skip
-    if image.dtype == np.uint8:
+def _image(image: np.ndarray, name: str, side: int, size: tuple[int, int]) -> np.ndarray:
+    square = image.shape == (side, side, 3)
+    if image.dtype == np.uint8 and (square or image.shape == (*size, 3)):
         return image
+    if not square:
+        other = f" or {(*size, 3)}, as loaded" if size != (side, side) else ""
+        raise ObservationError(
+            name, expected=f"shape ({side}, {side}, 3), rows x columns x RGB{other}", found=f"shape {image.shape}",
+            hint=f"Load with image_sizes=[(height, width), ...] to have uint8 pictures resized with padding to {side} x {side}",
+        )  # fmt: skip
     if image.dtype not in (np.float32, np.float64, np.float16):
         raise ObservationError(name, expected="uint8, or float in [-1, 1]", found=f"dtype {image.dtype}")
     image = image.astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 from ..blocks.plan import Plan
 from ..errors import DeviceError
 from ..ops.measure import MeasuringOps
+from ..ops.resample import fit_into
 from ..ops.table import SCALE_BYTES
 from ..types import F32, I32, U8, DType
+from .camera_images import CameraImages, Size
 
 
 class Variant(IntEnum):
@@ -27,6 +29,7 @@ class Program:
     """Buffers of one (model, plan) on a machine, and the calls over them. Allocates in the constructor and never again."""
 
     def __init__(self, name: str, machine: Any, model: Any, pipeline: Any, dims: Any, plan: Plan):
+        self.name, self._ids = name, None
         self.machine, self.model, self.pipeline, self.dims, self.plan = machine, model, pipeline, dims, plan
         self.rows = model.buffer_plan(dims, plan)
         self.buffers = self.rows.allocate(machine.ctx, f"{name}.")
@@ -39,6 +42,7 @@ class Program:
         self.graph = machine.ctx.graph(name)
         machine.upload(self.buffers["rope"], model.rope_table(dims))
         self.weights: Any = None  # set by the frontend; tensors are kept alive there
+        self.cameras: CameraImages | None = None
 
     def set_scales(self, scales: dict[str, float]) -> None:
         """Activation scales by site name; every site must be there."""
@@ -46,15 +50,42 @@ class Program:
         values[:, 0] = [scales[name] for name in self.site_names]
         self.machine.upload(self.scales, values)
 
-    def write(self, images: np.ndarray, ids: list[int], noise: np.ndarray) -> None:
-        """Inputs of the next run: images [V,S,S,3] uint8 or float32, token ids, noise [H, action_dim] float32."""
-        up, b, dims = self.machine.upload, self.buffers, self.dims
-        padded = np.zeros(dims.prompt_capacity, dtype=np.int32)
+    def fit_cameras(self, sizes: Sequence[Size]) -> None:
+        """Make room for uint8 pictures of these (height, width) per view; `write` takes them from then on. Allocates."""
+        side = self.dims.vision.image_size
+        if any(size != (side, side) for size in sizes):
+            target = self.buffers[self.model.IMAGES[U8]].dptr()
+            self.cameras = CameraImages(self.name, self.machine, sizes, side, target)
+
+    def write(self, images: Sequence[np.ndarray] | None, ids: list[int], noise: np.ndarray) -> None:
+        """Inputs of the next run. images: [S,S,3] per view, all uint8 or all float32, or all uint8 of the cameras' sizes
+        (see `fit_cameras`; a square beside them is resized on the host); None before a CACHED run. noise: [H, action_dim]
+        float32."""
+        if images is not None:
+            self._write_images(images)
+        self._write_prompt(ids)
+        self.machine.upload(self.buffers["actions"], noise)
+
+    def _write_images(self, images: Sequence[np.ndarray]) -> None:
+        side = self.dims.vision.image_size
+        if all(image.shape[:2] == (side, side) for image in images):
+            self.machine.upload(self.buffers[self.model.IMAGES[image_code(images)]], images)
+        elif self.cameras is not None and tuple(image.shape[:2] for image in images) == self.cameras.sizes:
+            self.cameras.write(images)
+        else:  # some square, some not: the rare case needs no slots of its own
+            self.machine.upload(self.buffers[self.model.IMAGES[U8]], [fit_into(image, side) for image in images])
+
+    def _write_prompt(self, ids: list[int]) -> None:
+        """Token ids and their number; nothing is sent when they are those of the last call."""
+        if ids == self._ids:
+            return
+        self._ids = None  # not known while it is under way
+        padded = np.zeros(self.dims.prompt_capacity, dtype=np.int32)
         padded[: len(ids)] = ids
-        up(b[self.model.IMAGES[image_code(images)]], images)
-        up(b["ids"], padded)
-        up(b["prefix_len"], np.array([dims.image_tokens + len(ids)], dtype=np.int32))
-        up(b["actions"], noise)
+        self.machine.upload(self.buffers["ids"], padded)
+        length = self.dims.image_tokens + len(ids)
+        self.machine.upload(self.buffers["prefix_len"], np.array([length], dtype=np.int32))
+        self._ids = list(ids)
 
     def emit(self, variant: Variant, ops: Any, attn: Any, stream: int) -> None:
         """Issue the calls of a variant: recorded while a graph is captured, executed otherwise."""
@@ -76,8 +107,7 @@ class Program:
         rc = self.graph.replay(variant, self.machine.stream)
         if rc:
             raise DeviceError(f"replay of {variant.name}", expected="a captured variant (rc 0)", found=f"rc {rc}")
-        self.machine.sync()
-        return self.output()
+        return self.output()  # waits for the replay
 
     def run_measured(self, variant: Variant, measure: Callable[[Any, int, int, DType, int], None]) -> None:
         """Run eagerly with one more op behind each quantised site's producer (ops/measure.py)."""
@@ -93,9 +123,9 @@ class Program:
         return int(self.machine.download(self.buffers["prefix_len"], I32, (1,))[0])
 
 
-def image_code(images: np.ndarray) -> DType:
-    return U8 if images.dtype == np.uint8 else F32
+def image_code(images: Sequence[np.ndarray]) -> DType:
+    return U8 if images[0].dtype == np.uint8 else F32
 
 
-def full_variant(images: np.ndarray) -> Variant:
-    return Variant.FULL_U8 if images.dtype == np.uint8 else Variant.FULL_F32
+def full_variant(images: Sequence[np.ndarray]) -> Variant:
+    return Variant.FULL_U8 if images[0].dtype == np.uint8 else Variant.FULL_F32

@@ -10,12 +10,18 @@ import math
 
 import numpy as np
 
+from .resample import fit_into
+
 Array = np.ndarray
 
 
 def gelu_tanh(x: Array) -> Array:
     """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), the approximation that SigLIP and Gemma use."""
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def resize_pad(images: Array, *, S: int, **_: object) -> Array:
+    return np.stack([fit_into(image, S) for image in images]).astype(np.float32)
 
 
 def patchify(images: Array, *, P: int, K: int, **_: object) -> Array:

@@ -61,7 +61,27 @@ def _patch_cols_ok(d: Dims) -> bool:
     return d["K"] >= 3 * d["P"] * d["P"]
 
 
+def _views(name: str, role: str, *size: str) -> Ptr:
+    return Ptr(name, U8, ("V", *size, 3), role, align=1)
+
+
 _OPS = (
+    Op(
+        "resize_pad",
+        "Pictures [V,H,W,3] scaled to fit squares [V,S,S,3], centred on black: antialiased bilinear with Pillow's fixed-point "
+        "sums (ops/resample.py), so equal to openpi's resize_with_pad.",
+        (
+            _views("images", "in", "H", "W"),
+            _views("out", "out", "S", "S"),
+            Dim("V", 1, 8, try_=(1, 2, 3)),
+            Dim("H", 1, 4096, try_=(1, 17, 28, 61, 200)),
+            Dim("W", 1, 4096, try_=(2, 28, 37, 90, 160)),
+            Dim("S", 1, 1024, try_=(14, 28, 42)),
+        ),
+        ref.resize_pad,
+        (),
+        {U8: 1 / 255},  # one level: a weight may differ in its last bit of 22
+    ),
     Op(
         "patchify",
         "Images [V,S,S,3] to patch rows [V*(S/P)^2, K]; columns (channel, y, x) as a PyTorch conv weight is flattened, "

@@ -44,13 +44,8 @@ def run(args: argparse.Namespace) -> int:
     pictures = [read_image(path) for path in args.image]
     model = load_model(
         str(folder), num_views=len(pictures), hardware=args.hardware, profile=args.profile,
-        use_fp8=args.precision == "fp8",
+        use_fp8=args.precision == "fp8", image_sizes=[p.shape[:2] for p in pictures] if args.resize else None,
     )  # fmt: skip
-    if args.resize:
-        from flashrt_core.inspect import inspect_checkpoint
-
-        side = inspect_checkpoint(folder, args.profile, digest=False)["profile"]["dims"]["vision"]["image_size"]
-        pictures = [resize_with_pad(p, side) for p in pictures]
     actions = model.predict(pictures, prompt=args.prompt, state=args.state, seed=args.seed)
     if args.json:
         print(json.dumps({"prompt": args.prompt, "seed": args.seed, "actions": actions.tolist()}))
@@ -70,19 +65,6 @@ def read_image(path: Path) -> np.ndarray:
         raise ObservationError(f"image {path}", expected="a picture file", found="no such file") from None
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise ObservationError(f"image {path}", expected="a picture file", found=str(error)) from None
-
-
-def resize_with_pad(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [side, side, 3]: the whole picture, scaled to fit, black around it (as openpi `resize_with_pad`)."""
-    from PIL import Image
-
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    canvas = Image.new("RGB", (side, side))
-    small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
-    canvas.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
-    return np.asarray(canvas)
 
 
 def _table(actions: np.ndarray):

@@ -8,28 +8,19 @@ a sum lies within float32 rounding of a half.
 from __future__ import annotations
 
 import functools
-import math
 
 import numpy as np
 
+from flashrt_core.inputs import WEIGHT_BITS, bilinear_taps, fitted_size
+
 _COLUMNS_AT_ONCE = 8  # output columns of one matrix product: small keeps the zeros in the band matrix few
-_PRECISION = 1 << 22  # Pillow rounds weights to 22 bits
 
 
 @functools.lru_cache(maxsize=64)
 def bilinear_weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     """(first input [new], weights float32 [new, taps]) of Pillow's BILINEAR filter from `old` to `new` samples."""
-    scale = old / new
-    support = max(scale, 1.0)
-    centers = (np.arange(new) + 0.5) * scale
-    first = np.maximum((centers - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((centers + support + 0.5).astype(np.int64), old)
-    taps = int((last - first).max())
-    at = first[:, None] + np.arange(taps)
-    weights = np.maximum(0.0, 1.0 - np.abs((at - centers[:, None] + 0.5) / support))
-    weights[at >= last[:, None]] = 0.0
-    weights /= weights.sum(axis=1, keepdims=True)
-    return first, (np.floor(weights * _PRECISION + 0.5) / _PRECISION).astype(np.float32)
+    first, weights = bilinear_taps(old, new)
+    return first, (weights / (1 << WEIGHT_BITS)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
@@ -78,12 +69,6 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def fitted_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """(height, width) of the largest picture of this aspect ratio in a square of `side` px."""
-    ratio = max(width / side, height / side)
-    return max(1, int(height / ratio)), max(1, int(width / ratio))
-
-
 def resize_with_pad(image: np.ndarray, side: int) -> np.ndarray:
     """uint8 [H, W, 3] -> uint8 [side, side, 3]: scaled to fit, centred, black around it; an odd border is larger below
     and on the right. Returns `image` itself when it has that size already."""
@@ -91,7 +76,7 @@ def resize_with_pad(image: np.ndarray, side: int) -> np.ndarray:
     if (height, width) == (side, side):
         return image
     new_h, new_w = fitted_size(height, width, side)
-    top, left = math.floor((side - new_h) / 2), math.floor((side - new_w) / 2)
+    top, left = (side - new_h) // 2, (side - new_w) // 2
     out = np.zeros((side, side, 3), dtype=np.uint8)
     out[top : top + new_h, left : left + new_w] = resize(image, new_h, new_w)
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from ...errors import NotBuilt
 from ...runtime.exec_cuda import CudaCtx
 from ...types import DType
 from ..backend import AttentionSpec
+from ..staging import place_bytes
 from .attn_backend import HopperAttentionBackend
 from .ops import HopperOps, kernels
 
@@ -67,12 +68,11 @@ class HopperMachine:
             self.ops.candidates = 0
         self.sync()
 
-    def upload(self, buffer: DeviceBuffer, data: np.ndarray) -> None:
-        """Copy an array to the start of a buffer, through pinned memory, in the stream's order."""
-        raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    def upload(self, buffer: DeviceBuffer, data: np.ndarray | Sequence[np.ndarray]) -> None:
+        """Copy an array, or several one after the other, to the start of a buffer, through pinned memory, in the stream's order."""
         stage = buffer.staging()
-        stage[: raw.nbytes] = raw
-        self._copy(buffer, buffer.dptr(), stage.ctypes.data, raw.nbytes, HOST_TO_DEVICE)
+        nbytes = place_bytes(stage, data)
+        self._copy(buffer, buffer.dptr(), stage.ctypes.data, nbytes, HOST_TO_DEVICE)
 
     def download(self, buffer: DeviceBuffer, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
         """A copy of a buffer's content after everything submitted; BF16 and E4M3 come as their bits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from ...runtime.exec import Ctx
 from ...types import DType
 from ..backend import AttentionSpec
+from ..staging import place_bytes
 from .attn_backend import HostAttentionBackend
 from .ops import HostOps, tensor_of
 
@@ -39,10 +40,9 @@ class HostMachine:
     def prepare(self, emit: Callable[[], None]) -> None:
         """Nothing has to be run before a capture on the host."""
 
-    def upload(self, buffer: Any, data: np.ndarray) -> None:
-        """Copy an array into a buffer of the same size in bytes."""
-        raw = np.ascontiguousarray(data)
-        buffer.array(np.uint8, (raw.nbytes,))[:] = raw.reshape(-1).view(np.uint8)
+    def upload(self, buffer: Any, data: np.ndarray | Sequence[np.ndarray]) -> None:
+        """Copy an array, or several one after the other, to the start of a buffer."""
+        place_bytes(buffer.array(np.uint8, (buffer.nbytes(),)), data)
 
     def download(self, buffer: Any, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
         """A copy of a buffer's content; fp32 and int32 only."""

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from ...errors import OpError
 from ...ops.check import bind_args, check_args
+from ...ops.resample import fit_into
 from ...ops.schema import Op
 from ...ops.table import OPS, Epilogue
 from ...runtime.exec import Ctx
@@ -114,6 +115,16 @@ def _writer(v: View, name: str = "out") -> Callable[[torch.Tensor], None]:
         out.copy_((y / scale).clamp_(-E4M3_MAX, E4M3_MAX).view(out.shape))
 
     return write
+
+
+def _resize_pad(v: View) -> Bound:
+    images, out, side = v.t("images").numpy(), v.t("out").numpy(), v.S
+
+    def run() -> None:
+        for view, image in zip(out, images, strict=True):
+            view[:] = fit_into(image, side)
+
+    return run
 
 
 def _patchify(v: View) -> Bound:
@@ -251,6 +262,7 @@ def _count_saturated(v: View) -> Bound:
 
 
 _IMPL: dict[str, Callable[[View], Bound]] = {
+    "resize_pad": _resize_pad,
     "patchify": _patchify,
     "embed_tokens": _embed_tokens,
     "layer_norm": _layer_norm,
