@@ -70,7 +70,8 @@ class McapWalk:
     def run(self) -> McapIndex:
         """The index; damage is noted as F76 and F77."""
         at = len(m.MAGIC)
-        if self._read(0, at) != m.MAGIC:
+        begin = self._read(0, at)
+        if begin != m.MAGIC and not m.MAGIC.startswith(begin):
             self._note_damage("the file does not begin as MCAP does")
         while at < self._size:
             following = self._record(at)

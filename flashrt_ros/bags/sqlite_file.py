@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from shutil import disk_usage
 from urllib.parse import quote
 
-from .chunk_codec import expand_message
+from .chunk_codec import BLOCK, expand_message
 from .findings import BagError, Findings
 from .mcap_records import Malformed
 from .source import BagMessage
@@ -30,18 +33,22 @@ class SqliteFile:
 
     def __init__(self, path: Path, findings: Findings):
         self.name, self.bytes = path.name, path.stat().st_size
-        # immutable: nothing is locked and no file is made beside the bag
-        self._db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?immutable=1&mode=ro", uri=True)
+        self._closing = ExitStack()
         try:
-            self._open(path, findings)
+            readable = self._whole_pages(path, self._check_size(path, findings))
+            # immutable: nothing is locked and no file is made beside the bag
+            self._db = sqlite3.connect(f"file:{quote(str(readable.absolute()))}?immutable=1&mode=ro", uri=True)
+            self._closing.callback(self._db.close)
+            self._open(findings)
         except BaseException:
-            self._db.close()
+            self._closing.close()
             raise
 
-    def _open(self, path: Path, findings: Findings) -> None:
-        self._check_size(path, findings)
+    def _open(self, findings: Findings) -> None:
         try:
             self._db.execute("PRAGMA trusted_schema=0")
+            # else sqlite opens no file that is shorter than its header says; nothing is written, the file is immutable
+            self._db.execute("PRAGMA writable_schema=1")
             topics = self._db.execute("SELECT id, name, type FROM topics").fetchall()
             format_of = dict(self._db.execute("SELECT name, serialization_format FROM topics").fetchall())
         except (sqlite3.Error, OverflowError) as error:
@@ -64,15 +71,16 @@ class SqliteFile:
             self._salvage(findings, str(error))
         self.listed = sum(self.counts.values())
 
-    def _check_size(self, path: Path, findings: Findings) -> None:
-        """F76 when the file is shorter than its header says, or when a journal holds what is not in it."""
+    def _check_size(self, path: Path, findings: Findings) -> int:
+        """The size of a page. F76 when the file is shorter than its header says, or a journal holds what is not in it."""
         with path.open("rb") as file:
             head = file.read(100)
         # https://www.sqlite.org/fileformat.html, 1.3: page size at 16 (1 means 65536), pages at 28
         if len(head) < 100 or head[: len(MAGIC)] != MAGIC:
             raise BagError("F77", f"bag file {self.name}", expected="an sqlite3 database", found="another beginning")
         page = int.from_bytes(head[16:18], "big")
-        want = (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
+        page = 65536 if page == 1 else page
+        want = page * int.from_bytes(head[28:32], "big")
         if self.bytes < want:
             findings.add("F76", f"{self.name}: cut, {want - self.bytes} of {want} bytes are missing")
         journal = path.with_name(path.name + "-wal")
@@ -80,6 +88,21 @@ class SqliteFile:
             findings.add(
                 "F76", f"{self.name}: {journal.stat().st_size} bytes in {journal.name} were never merged into it"
             )
+
+        return page
+
+    def _whole_pages(self, path: Path, page: int) -> Path:
+        """The file, or a temporary copy without its last page when that is cut: sqlite would read the rest as zeros."""
+        size = self.bytes - self.bytes % max(page, 1)
+        if size == self.bytes:
+            return path
+        if size > disk_usage(tempfile.gettempdir()).free // 2:
+            raise BagError("F76", f"bag file {self.name}", expected=f"room for a copy of {size} bytes", found="less")
+        copy = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="flashrt-bag-"))) / path.name
+        with path.open("rb") as source, copy.open("wb") as target:
+            while block := source.read(min(size, BLOCK)):
+                size -= target.write(block)
+        return copy
 
     def _survey(self, rows: Iterator[tuple[object, object]]) -> None:
         """Counts, first and last time, and steps back, from (topic, time) in the order of recording."""
@@ -123,14 +146,14 @@ class SqliteFile:
         """(highest row number, whether it could be read). Unreadable: as many as could ever fit the file."""
         try:
             last = self._db.execute("SELECT max(id) FROM messages").fetchone()[0]
-            if isinstance(last, int) and 0 <= last <= self.bytes:
+            if isinstance(last, int) and 0 <= last <= self.bytes // 8:
                 return last, True
         except (sqlite3.Error, OverflowError):
             pass
-        return min(self.bytes // 16, 1_000_000), False
+        return min(self.bytes // 8, 1_000_000), False
 
     def close(self) -> None:
-        self._db.close()
+        self._closing.close()
 
     def sources(self, findings: Findings, newest_ns: int) -> tuple[Sequence[SqliteSource], int]:
         """The file as one source; newest_ns as in McapFile."""

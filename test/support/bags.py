@@ -95,13 +95,12 @@ class ChunkPlace:
 def chunks_of(path: Path) -> list[ChunkPlace]:
     """The chunks of an undamaged file, by the format's own library."""
     with path.open("rb") as file:
-        summary = make_reader(file).get_summary()
-        out = []
-        for index in summary.chunk_indexes:
-            reader = make_reader(file)
-            inside = [
-                m for _, _, m in reader.iter_messages(log_time_order=False)
-                if index.message_start_time <= m.log_time <= index.message_end_time
-            ]  # fmt: skip
-            out.append(ChunkPlace(index.chunk_start_offset, index.chunk_start_offset + index.chunk_length, len(inside)))
-        return out
+        reader = make_reader(file)
+        times = [message.log_time for _, _, message in reader.iter_messages()]
+        return [
+            ChunkPlace(
+                c.chunk_start_offset, c.chunk_start_offset + c.chunk_length,
+                sum(c.message_start_time <= t <= c.message_end_time for t in times),
+            )
+            for c in reader.get_summary().chunk_indexes
+        ]  # fmt: skip
