@@ -28,7 +28,8 @@ class LoopSettings:
     splice: how a new chunk is joined to the running one; blend_ticks: over how many ticks (linear, quintic).
     latency_ms: delay added to each policy call, in simulated time (realtime=False), so that it is the same on any
     machine. realtime: pace ticks by the wall clock with the policy on a thread; its latency is then what it takes.
-    replan_ticks: ask for the next chunk after so many executed actions.
+    replan_ticks: ask for the next chunk after so many executed actions. sync: as the reference evaluations do it: the
+    scene stands still while the policy computes, and rows past replan_ticks are thrown away.
     """
 
     splice: str = "none"
@@ -36,6 +37,7 @@ class LoopSettings:
     latency_ms: float = 0.0
     realtime: bool = False
     replan_ticks: int = 5
+    sync: bool = False
 
     def __post_init__(self) -> None:
         if self.splice not in SPLICES:
@@ -48,10 +50,14 @@ class LoopSettings:
             )
         if not 1 <= self.replan_ticks <= 1000:
             raise ConfigError("replan_ticks", expected="1..1000", found=self.replan_ticks)
+        if self.sync and self.splice != "none":
+            raise ConfigError("splice", expected="none with sync: one chunk ends before the next begins", found=self.splice)
 
     def runner_config(self, control_hz: float) -> RTCConfig:
-        """The runner's configuration for the tabletop action."""
+        """The runner's configuration for six deltas and a gripper."""
+        waits = {"action_horizon": self.replan_ticks, "miss_policy": "block"} if self.sync else {}
         return RTCConfig(
+            **waits,
             target_hz=control_hz,
             splice=self.splice,
             blend_steps=self.blend_ticks if self.splice in ("linear", "quintic") else 0,

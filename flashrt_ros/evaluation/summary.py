@@ -21,14 +21,16 @@ MOVING_DIMS = 3  # x, y, z; the other deltas of the action are unused by the tas
 TIMING_KEYS = ("model_latency_ms", "tick_late_ms", "wall_s", "machine")  # all that may differ between two equal runs
 
 
-def boundary(episodes: Sequence[Episode], reference: Sequence[Episode] = ()) -> BoundaryMetrics:
+def boundary(
+    episodes: Sequence[Episode], reference: Sequence[Episode] = (), step_m: float = STEP_M
+) -> BoundaryMetrics:
     """CB1-CB6 over the hand's commanded path, in metres and seconds; runs are not joined to each other.
 
     The boundary is the tick before a switch and the tick of it, for every splice alike: with a blend of 3 ticks and a new
     chunk every 5, "within the blend" would be nearly every tick. v_max is one full action per tick.
-    reference: the same seeds run synchronously, for CB5.
+    reference: the same seeds run synchronously, for CB5. step_m: metres per unit of action.
     """
-    commands, starts = _path(episodes)
+    commands, starts = _path(episodes, step_m)
     switches = [t + s for e, s in zip(episodes, starts, strict=True) for t in e.switch_ticks if t < len(e.commands)]
     rows = [
         (d, x, y)
@@ -38,19 +40,19 @@ def boundary(episodes: Sequence[Episode], reference: Sequence[Episode] = ()) -> 
     ]
     more = {}
     if reference:
-        more["reference"], more["reference_starts"] = _path(reference)
+        more["reference"], more["reference_starts"] = _path(reference, step_m)
     return boundary_metrics(
         commands, switches, 1.0 / CONTROL_HZ,
-        v_max=STEP_M * CONTROL_HZ,
-        disagreements=[None if d is None else d * STEP_M for d, _, _ in rows],
+        v_max=step_m * CONTROL_HZ,
+        disagreements=[None if d is None else d * step_m for d, _, _ in rows],
         executed=[x for _, x, _ in rows], elapsed=[y for _, _, y in rows],
         delta_dims=tuple(range(MOVING_DIMS)), run_starts=starts, **more,
     )  # fmt: skip
 
 
-def _path(episodes: Sequence[Episode]) -> tuple[np.ndarray, list[int]]:
+def _path(episodes: Sequence[Episode], step_m: float) -> tuple[np.ndarray, list[int]]:
     """Commands of all episodes one after another [N, 3] in metres per tick, and the rows at which each begins."""
-    rows = [e.commands[:, :MOVING_DIMS].astype(np.float64) * STEP_M for e in episodes]
+    rows = [e.commands[:, :MOVING_DIMS].astype(np.float64) * step_m for e in episodes]
     starts = np.cumsum([0] + [len(r) for r in rows[:-1]]).tolist() if rows else []
     return (np.concatenate(rows) if rows else np.zeros((0, MOVING_DIMS))), starts
 
@@ -74,7 +76,7 @@ def summarise(episodes: Sequence[Episode], what: Rollout, seed: int, wall_s: flo
         "tick_misses": sum(e.tick_misses for e in sound),
         "ticks": sum(e.steps for e in sound),
         "policy_errors": sum(e.policy_errors for e in sound),
-        "boundary": _rounded(boundary(sound).to_json()),
+        "boundary": rounded(boundary(sound).to_json()),
         "tick_late_ms": percentiles([x for e in sound for x in e.late_ms]),
         "precision": what.precision,
         "splice": what.loop.splice,
@@ -103,7 +105,7 @@ def by_prompt(episodes: Sequence[Episode]) -> dict[str, dict[str, int]]:
     return out
 
 
-def _rounded(values: dict[str, float | int | None]) -> dict[str, float | int | None]:
+def rounded(values: dict[str, float | int | None]) -> dict[str, float | int | None]:
     """Six significant digits and nothing below 1e-9: what a reader can use, without the noise of the last bit."""
     return {k: (float(f"{v:.6g}") if abs(v) > 1e-9 else 0.0) if isinstance(v, float) else v for k, v in values.items()}
 

@@ -1,0 +1,182 @@
+"""`result.jsonl` of an evaluation: a line per episode, read again by the next run, and the figures made of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from flashrt_core import __version__
+from flashrt_core.errors import ConfigError
+
+from ...evaluation.closed_loop import Episode
+from ...evaluation.metrics import percentiles, wilson_interval
+from ...evaluation.summary import boundary, machine, rounded
+from .plan import SYNC, Condition, EvaluationPlan
+from .protocol import CONTROL_HZ, STEP_M
+from .trial import Outcome
+
+_LISTS = ("switch_ticks", "executed", "elapsed", "disagreements", "model_ms", "late_ms")
+Row = dict[str, object]
+
+
+class ResultFile:
+    """The episodes of one evaluation in `out`: result.jsonl, and episodes/*.npz with the commands of each."""
+
+    def __init__(self, out: Path, plan: EvaluationPlan):
+        """Raises ConfigError when the folder holds another evaluation."""
+        self.out, self.plan = out, plan
+        self.path = out / "result.jsonl"
+        self.rows: dict[tuple, Row] = {}
+        identity = plan.identity()
+        if self.path.exists():
+            self._read(identity)
+        else:
+            self._write({"run": identity, "version": __version__})
+
+    def done(self, retry_errors: bool) -> set[tuple]:
+        """Keys of the episodes that need not run again."""
+        return {key for key, row in self.rows.items() if not (retry_errors and row["error"])}
+
+    def add(self, outcome: Outcome) -> None:
+        """Write an episode: first its commands, then its line."""
+        e, job = outcome.episode, outcome.job
+        lists = {name: np.asarray(_numbers(getattr(e, name)), np.float64) for name in _LISTS}
+        np.savez_compressed(self.out / "episodes" / f"{job.file_stem}.npz", commands=e.commands, **lists)
+        chunks = len(e.switch_ticks) + bool(e.steps)
+        # In sync the scene waits for every call; else only for the first, at rest.
+        waits = chunks if job.condition.splice == SYNC else bool(chunks)
+        row = {
+            "splice": job.condition.splice, "latency_ms": job.condition.latency_ms, "task": job.task, "trial": job.trial,
+            "name": outcome.task_name, **e.row(), "policy_errors": e.policy_errors,
+            "task_s": round(e.steps / CONTROL_HZ + waits * job.condition.latency_ms / 1e3, 3),
+            "wall_s": round(outcome.wall_s, 3), "physics_s": round(outcome.physics_s, 3),
+            "render_s": round(outcome.render_s, 3), "policy_s": round(outcome.policy_s, 4), "versions": outcome.versions,
+        }  # fmt: skip
+        self._write(row)
+        self.rows[job.key] = row
+
+    def episodes(self, rows: list[Row]) -> list[Episode]:
+        """The episodes of these rows with their commands."""
+        return [self._episode(row) for row in rows]
+
+    def _episode(self, row: Row) -> Episode:
+        stem = f"{Condition(row['splice'], row['latency_ms']).name}_task{row['task']}_trial{row['trial']}"
+        with np.load(self.out / "episodes" / f"{stem}.npz", allow_pickle=False) as data:
+            lists = {name: data[name].tolist() for name in _LISTS}
+            commands = data["commands"]
+        for name in ("switch_ticks", "executed", "elapsed"):
+            lists[name] = [int(v) for v in lists[name]]
+        lists["disagreements"] = [None if math.isnan(v) else v for v in lists["disagreements"]]
+        return Episode(
+            row["seed"], row["prompt"], bool(row["success"]), int(row["steps"]), commands=commands,
+            tick_misses=int(row["tick_misses"]), error=row["error"], **lists,
+        )  # fmt: skip
+
+    def _read(self, identity: Mapping[str, object]) -> None:
+        text = self.path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        if text and not text.endswith("\n"):  # the last run ended while it wrote
+            lines = lines[:-1]
+            self.path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        if not lines:
+            self._write({"run": identity, "version": __version__})
+            return
+        try:
+            head, *rows = (json.loads(line) for line in lines)
+        except ValueError:
+            raise ConfigError(f"{self.path.name}", expected="JSON lines", found="something else", hint="Name another --out") from None
+        have = head.get("run")
+        if have != identity:
+            names = [k for k in identity if have is None or have.get(k) != identity[k]]
+            raise ConfigError(
+                "--out", expected="a folder without episodes, or with episodes of this evaluation",
+                found=f"{self.path} with another {', '.join(names)}", hint="Name another --out",
+            )  # fmt: skip
+        for row in rows:
+            self.rows[(row["splice"], row["latency_ms"], row["task"], row["trial"])] = row
+
+    def _write(self, line: Mapping[str, object]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def _numbers(values: list) -> list[float]:
+    return [math.nan if v is None else v for v in values]
+
+
+def summarise(file: ResultFile, wall_s: float) -> dict[str, object]:
+    """The whole of result.json: for each condition of the plan what its episodes were, and what the run cost."""
+    plan = file.plan
+    wanted = {job.key for job in plan.jobs()}
+    rows = [row for key, row in sorted(file.rows.items()) if key in wanted]
+    return {
+        **plan.identity(), "episodes_per_task": plan.episodes, "tasks": list(plan.tasks),
+        "conditions": [condition_figures(file, plan, c) for c in plan.conditions],
+        "cost": cost(rows), "versions": next((r["versions"] for r in rows if r["versions"]), {}), "gl": plan.simulator.gl,
+        "workers": plan.workers, "flashrt": __version__, "wall_s": round(wall_s, 1), "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def condition_figures(file: ResultFile, plan: EvaluationPlan, condition: Condition) -> dict[str, object]:
+    """Success by task and over all, errors apart, latency and boundary metrics of one condition."""
+    rows = list(_rows_of(file, plan, condition))
+    sound = [row for row in rows if not row["error"]]
+    episodes = file.episodes(sound)
+    reference = list(_rows_of(file, plan, Condition())) if Condition() in plan.conditions else []
+    synchronous = file.episodes([row for row in reference if not row["error"]])
+    misses, ticks = sum(row["tick_misses"] for row in sound), sum(row["steps"] for row in sound)
+    wins = [row for row in sound if row["success"]]
+    return {
+        "splice": condition.splice, "latency_ms": condition.latency_ms, **success(rows),
+        "tasks": [
+            {"task": t, "name": next((r["name"] for r in rows if r["task"] == t), ""),
+             **success([r for r in rows if r["task"] == t])} for t in plan.tasks
+        ],
+        "mean_steps_of_successes": _mean([row["steps"] for row in wins]),
+        "mean_task_s_of_successes": _mean([row["task_s"] for row in wins]),
+        "tick_misses": misses, "ticks": ticks, "policy_errors": sum(row["policy_errors"] for row in sound),
+        "model_latency_ms": percentiles([x for e in episodes for x in e.model_ms]),
+        "tick_late_ms": percentiles([x for e in episodes for x in e.late_ms]),
+        "boundary": rounded(boundary(episodes, synchronous, STEP_M).to_json()),
+    }  # fmt: skip
+
+
+def success(rows: list[Row]) -> dict[str, object]:
+    """Errors are counted apart: they are neither successes nor failures (F83)."""
+    sound = [row for row in rows if not row["error"]]
+    wins = sum(bool(row["success"]) for row in sound)
+    low, high = wilson_interval(wins, len(sound))
+    return {
+        "episodes": len(sound), "successes": wins, "success_rate": wins / len(sound) if sound else None,
+        "success_wilson95": [round(low, 4), round(high, 4)], "errors": len(rows) - len(sound),
+    }  # fmt: skip
+
+
+def cost(rows: list[Row]) -> dict[str, float | None]:
+    """Control steps per second of one simulator, and the shares of an episode's time (its reset left in)."""
+    sound = [row for row in rows if not row["error"]]
+    steps, wall = sum(row["steps"] for row in sound), sum(row["wall_s"] for row in sound)
+    share = {name: round(sum(row[f"{name}_s"] for row in sound) / wall, 4) if wall else None for name in ("physics", "render", "policy")}
+    physics = sum(row["physics_s"] for row in sound)
+    return {
+        "steps": steps, "steps_per_s": round(steps / wall, 2) if wall else None,
+        "physics_steps_per_s": round(steps / physics, 1) if physics else None, "share": share,
+    }  # fmt: skip
+
+
+def _rows_of(file: ResultFile, plan: EvaluationPlan, condition: Condition) -> Iterator[Row]:
+    for task in plan.tasks:
+        for trial in range(plan.episodes):
+            row = file.rows.get((condition.splice, condition.latency_ms, task, trial))
+            if row is not None:
+                yield row
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(sum(values) / len(values), 2) if values else None
