@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,7 +11,7 @@ import numpy as np
 
 from .charts import bars, histogram, lines
 from .closed_loop import GRIPPER_DIM, Episode
-from .report_style import STYLE
+from .html import card, data_uri, document, figure_cards, milliseconds, picture, short_number
 from .summary import CONTROL_HZ, STEP_M
 
 FILM_INLINE_BYTES = 3_000_000  # a larger film stays a file beside the page
@@ -61,31 +59,22 @@ def page(
 ) -> str:  # fmt: skip
     """The page's HTML: no script, no link to anything outside the file."""
     parts = [_head(result, more), _cards(result, more)]
-    shown = _card("The first episodes", _film(film)) if film is not None and film.exists() else ""
+    shown = card("The first episodes", _film(film)) if film is not None and film.exists() else ""
     rows = [(name, r["successes"], r["episodes"]) for name, r in result["by_prompt"].items()]
-    by_prompt = _card("Success by prompt", bars(rows, "success by prompt"))
-    latency = _card("Model latency", _latency(result, episodes))
-    strip = _card("Episodes", f'<div class="strip">{"".join(_episode(e) for e in episodes)}</div>')
+    by_prompt = card("Success by prompt", bars(rows, "success by prompt"))
+    latency = card("Model latency", _latency(result, episodes))
+    strip = card("Episodes", f'<div class="strip">{"".join(_episode(e) for e in episodes)}</div>')
     parts.append(f'<div class="grid"><div class="stack">{by_prompt}{latency}</div>{shown}</div>')
     parts.append(f'<div class="grid wide">{strip}</div><div class="grid">')
     moved = [e for e in episodes if len(e.commands)]
     if moved:  # the longest success shows the most; else whatever there is
         parts += _commands(max(moved, key=lambda e: (e.success, e.steps)))
     if more.sections:
-        parts.append('</div><div class="grid">' + "".join(_card(title, body) for title, body in more.sections))
-    parts.append(f'</div><div class="grid">{_card("Chunk boundaries", _boundary_table(result["boundary"]))}')
-    parts.append(f"{_card('Run it again', _again(command, more))}</div>")
+        parts.append('</div><div class="grid">' + "".join(card(title, body) for title, body in more.sections))
+    parts.append(f'</div><div class="grid">{card("Chunk boundaries", _boundary_table(result["boundary"]))}')
+    parts.append(f"{card('Run it again', _again(command, more))}</div>")
     title = f"FlashRT demo: {result['successes']}/{result['episodes']}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
-
-
-def _card(title: str, body: str) -> str:
-    return f'<section class="card"><h2>{escape(title)}</h2>{body}</section>'
+    return document(title, "".join(parts))
 
 
 def _head(r: dict[str, object], more: PageParts) -> str:
@@ -112,50 +101,27 @@ def _cards(r: dict[str, object], more: PageParts) -> str:
         ("Success", "-" if rate is None else f"{100 * rate:.0f} %",
          f"{r['successes']} of {r['episodes']} episodes; 95 % interval {100 * low:.0f}-{100 * high:.0f} %"
          + (f"; {r['errors']} with errors left out" if r["errors"] else "")),
-        ("Model latency P50", _ms(ms["p50"]), f"P95 {_ms(ms['p95'])}, P99 {_ms(ms['p99'])}, {r['threads']} thread"
+        ("Model latency P50", milliseconds(ms["p50"]),
+         f"P95 {milliseconds(ms['p95'])}, P99 {milliseconds(ms['p99'])}, {r['threads']} thread"
          + ("s" if r["threads"] != 1 else "")),
         ("Tick misses", str(r["tick_misses"]), f"of {r['ticks']} control ticks without a planned action"),
-        ("Boundary ratio (CB1)", _number(r["boundary"]["cb1_ratio"]), "acceleration at chunk boundaries / elsewhere"),
+        ("Boundary ratio (CB1)", short_number(r["boundary"]["cb1_ratio"]), "acceleration at chunk boundaries / elsewhere"),
     ]  # fmt: skip
     cards += more.figures
     if late["p50"] is not None and not more.figures:
-        cards.append(("Tick lateness P50", _ms(late["p50"]), f"P95 {_ms(late['p95'])}, P99 {_ms(late['p99'])}"))
-    return '<div class="cards">' + "".join(
-        f'<div class="card"><div class="name">{escape(n)}</div><b class="big">{escape(v)}</b>'
-        f'<div class="small soft">{escape(t)}</div></div>' for n, v, t in cards
-    ) + "</div>"  # fmt: skip
-
-
-def _ms(v: float | None) -> str:
-    return "-" if v is None else f"{v:.1f} ms"
-
-
-def _number(v: float | int | None) -> str:
-    return "-" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v)
-
-
-def _picture(array: np.ndarray, alt: str) -> str:
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(array).save(out, "JPEG", quality=82)
-    height, width = array.shape[:2]
-    source = _data("jpeg", out.getvalue())
-    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="{source}">'
-
-
-def _data(kind: str, raw: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(raw).decode('ascii')}"
+        words = f"P95 {milliseconds(late['p95'])}, P99 {milliseconds(late['p99'])}"
+        cards.append(("Tick lateness P50", milliseconds(late["p50"]), words))
+    return figure_cards(cards)
 
 
 def _film(film: Path) -> str:
     if film.stat().st_size > FILM_INLINE_BYTES:
         return f'<p class="small soft">See {escape(film.name)} beside this file.</p>'
-    return f'<img class="film" alt="the first episodes" src="{_data("gif", film.read_bytes())}">'
+    return f'<img class="film" alt="the first episodes" src="{data_uri("gif", film.read_bytes())}">'
 
 
 def _episode(e: Episode) -> str:
-    pics = "".join(_picture(e.shots[k], f"{k} moment of seed {e.seed}") for k in ("first", "last") if k in e.shots)
+    pics = "".join(picture(e.shots[k], f"{k} moment of seed {e.seed}") for k in ("first", "last") if k in e.shots)
     tag, kind = ("done", "ok") if e.success else ("error" if e.error else "not done", "no")
     note = f"<br>{escape(e.error)}" if e.error else ""
     shown = f'<div class="pics">{pics}</div>' if pics else ""
@@ -177,7 +143,7 @@ def _boundary_table(values: dict[str, float | int | None]) -> str:
     for key, name, words, unit, goal, good in BOUNDARY_ROWS:
         v = values[key]
         kind = "" if good is None or v is None else "ok" if good(v) else "no"
-        value = _number(v) if v is None else f"{_number(v)} {unit}"
+        value = short_number(v) if v is None else f"{short_number(v)} {unit}"
         rows.append(
             f'<tr><td class="soft">{name}</td><td>{escape(words)}</td>'
             f'<td class="n {kind}">{value}</td><td class="n soft">{escape(goal)}</td></tr>'
@@ -200,7 +166,7 @@ def _commands(e: Episode) -> list[str]:
         for s, unit, title in zip(named, ("cm", "action, 1 = 2 cm a tick"), titles, strict=True)
     ]
     notes = (word + grip, "What the runner sent each tick, after splicing.")
-    return [_card(t, c + f'<p class="small soft">{n}</p>') for t, c, n in zip(titles, charts, notes, strict=True)]
+    return [card(t, c + f'<p class="small soft">{n}</p>') for t, c, n in zip(titles, charts, notes, strict=True)]
 
 
 def _again(command: str, more: PageParts) -> str:
