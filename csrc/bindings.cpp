@@ -60,5 +60,14 @@ PYBIND11_MODULE(_kernels, m) {
   m.def("reserved", frt_reserved);
   m.def("gemm_scratch", frt_gemm_scratch);
   m.def("gemm_route", frt_gemm_route);
+  m.def("gemm_choice", [](int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype) {
+    char choice[256];
+    return py::bytes(choice, frt_gemm_choice(M, N, K, epilogue, a_dtype, res_dtype, out_dtype, choice, sizeof choice));
+  });
+  m.def("gemm_choose", [](int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype, const py::bytes& choice) {
+    const std::string bytes = choice;
+    return frt_gemm_choose(M, N, K, epilogue, a_dtype, res_dtype, out_dtype, bytes.data(), bytes.size()) == 1;
+  });
+  m.def("blas_version", frt_blas_version);
   m.def("attention_scratch", frt_attention_scratch);
 }

@@ -51,6 +51,7 @@ def load_model(
     profile: str | Path | None = None,
     tokenizer: str | Path | None = None,
     calibration_dir: str | Path | None = None,
+    autotune_dir: str | Path | None = None,
     allow_unverified: bool = False,
     image_sizes: Sequence[Any] | None = None,
     seed: int = 0,
@@ -70,7 +71,8 @@ def load_model(
     autotune: 0 off, 3 default, 5+ thorough (True = 3, False = 0); the host has one variant of each op and tunes nothing.
     profile: a built-in profile's name or a file, for checkpoints that do not say how they were trained.
     tokenizer: a SentencePiece model file, else looked up (see docs/checkpoints.md). calibration_dir: where scales are
-    cached (default ~/.cache/flashrt/calibration). allow_unverified: load although the manifest does not match.
+    cached (default ~/.cache/flashrt/calibration). autotune_dir: where tuned choices are kept, by GPU, shape and library
+    version (default ~/.cache/flashrt/autotune). allow_unverified: load although the manifest does not match.
     image_sizes: (height, width) of the pictures that `predict` will get, per view or one pair for all; they are resized with
     padding on the device. None: squares of the model's size, which are always taken too.
     seed: of the model's own noise generator. progress: called with one line per load step. device: reserved.

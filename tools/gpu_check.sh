@@ -32,7 +32,7 @@ build() {
 }
 pytest_gpu() { "$PYTHON" -m pytest -q -rP --require-gpu -p no:cacheprovider --timeout 250 "$@"; }
 export -f build pytest_gpu
-export PYTHON GPU_ARCH
+export PYTHON GPU_ARCH OUT
 
 sanitize() {  # TOOL CASES OPS PIPELINE-SHAPES [OPTION...]: each tensor is an allocation of its own, so that a byte past it is seen
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 "${@:5}" \
@@ -66,7 +66,8 @@ for step in "${STEPS[@]}"; do
       run racecheck 100 bash -c racecheck
       run synccheck 60 bash -c 'sanitize synccheck 3 "norm or attention or gemm" "attention and 70 or gemm and 10" --kernel-name kns=3frt' ;;
     policy) run policy 200 bash -c 'pytest_gpu test/models/test_pi05_gpu_policy.py' ;;
-    bench) run bench 200 "$PYTHON" bench/pi05_latency.py --out "$OUT/pi05_latency.json" ;;
+    bench) run bench 200 bash -c '"$PYTHON" -m flashrt_ros.cli bench --random full --json --out "$OUT/pi05_h200.json" >"$OUT/rows.json" &&
+      "$PYTHON" tools/perf_tables.py --file "$OUT/pi05_h200.json"' ;;
     *) echo "no step '$step'" >&2; exit 2 ;;
   esac
 done

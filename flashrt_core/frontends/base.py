@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core.checkpoint import open_checkpoint
+from ..core.checkpoint import Checkpoint, open_checkpoint
 from ..core.quant.calibrator import CalibrationResult, clear_calibration, load_calibration, save_calibration
 from ..core.quant.precision import ModelPrecisionSpec
 from ..core.tokenizer import load_tokenizer
@@ -43,7 +43,7 @@ class Frontend:
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | Checkpoint,
         *,
         num_views: int = 2,
         use_fp8: bool | None = None,
@@ -57,6 +57,7 @@ class Frontend:
         profile: str | Path | None = None,
         tokenizer: str | Path | None = None,
         calibration_dir: str | Path | None = None,
+        autotune_dir: str | Path | None = None,
         allow_unverified: bool = False,
         image_sizes: Any = None,
         seed: int = 0,
@@ -72,8 +73,7 @@ class Frontend:
         if state_prompt_mode not in ("exact", "fixed"):  # both are the fixed shape here: the valid length is data
             raise ConfigError("state_prompt_mode", expected="'exact' or 'fixed'", found=repr(state_prompt_mode))
         self._say("opening checkpoint")
-        self._checkpoint_path = str(checkpoint)
-        self.checkpoint = open_checkpoint(Path(checkpoint))
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(Path(checkpoint))
         self.verified = self.checkpoint.verify(allow_unverified=allow_unverified)
         self.profile = self.MODEL.load_profile(self.checkpoint.dir, profile)
         self.dims = self.MODEL.loaded_dims(
@@ -88,7 +88,7 @@ class Frontend:
         self.tokenizer = load_tokenizer(self.checkpoint.dir, expected_vocab=self.dims.vocab_size, path=tokenizer)
         self._views = self.profile.views[:num_views]
         self.machine = self.MACHINE()
-        self.machine.autotune = autotune
+        self.machine.autotune, self.machine.autotune_dir = autotune, autotune_dir
         self.quantised = self.PIPELINE.FP8_BY_DEFAULT if use_fp8 is None else bool(use_fp8)
         self._calibration_dir = calibration_dir
         self._random = np.random.default_rng(seed)

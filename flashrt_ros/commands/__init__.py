@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from . import calibrate, demo, doctor, health, inspect, predict
+from . import bench, calibrate, demo, doctor, health, inspect, predict
 
 COMMANDS = {
     "demo": demo,
     "predict": predict,
     "inspect": inspect,
     "calibrate": calibrate,
+    "bench": bench,
     "doctor": doctor,
     "health": health,
 }

@@ -18,6 +18,10 @@ BLOCKS = [b for name in FILES for b in blocks(name, (ROOT / name).read_text(enco
 SMALLER = {
     "make demo": "make -n demo | grep 'flashrt demo' && flashrt demo --episodes 1",
     "make test": "make -n test | grep pytest",
+    "flashrt bench --random full --sweep --out bench/results/pi05_h200.json && python tools/perf_tables.py --docs": (
+        "flashrt bench --random tiny --hardware host --replays 2 --warmup 1 --num-steps 2 --threads 1 --out b.json && "
+        "test -s b.json && python tools/perf_tables.py"
+    ),
     "make ros-env": "make -n ros-env | grep requirements/ros.txt",
     "make ros-build": "make -n -W package.xml ros-build | grep ros/build.sh",
     "make ros-test": "make -n ros-test | grep test/ros",

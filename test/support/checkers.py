@@ -15,10 +15,10 @@ PACKAGES = ("flashrt_core", "flashrt_ros")
 # rank or stays in its own part. executors and core serve the frontends, runtime serves hardware and the control loop.
 RANK = {
     "errors": 0, "types": 0, "version": 0, "_kernels": 0, "ops": 1, "core": 2, "runtime": 3, "hardware": 4, "executors": 4,
-    "blocks": 5, "models": 6, "frontends": 7, "inspect": 8, "api": 8, "": 9,
+    "blocks": 5, "models": 6, "frontends": 7, "inspect": 8, "api": 8, "bench": 9, "": 10,
 }  # fmt: skip
 # What flashrt_ros may use of flashrt_core.
-PUBLIC = {"", "api", "errors", "version", "inspect", "runtime", "hardware"}
+PUBLIC = {"", "api", "errors", "version", "inspect", "runtime", "hardware", "bench"}
 FRAMEWORKS = {"torch", "jax", "rclpy"}
 # The thin layer of flashrt_ros that is ROS; everything else there runs, and is tested, without it.
 ROS_FILES = {

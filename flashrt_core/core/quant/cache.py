@@ -22,6 +22,7 @@ from ...errors import ConfigError
 from ...version import __version__
 from ..strict_json import parse_json
 from ..utils.private_file import is_temporary, open_private_dir, read_private, write_private
+from ..utils.sealed_json import checksum
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def save_calibration(
     body["metadata"] = dict(metadata or {})
     _check_scales(body)
     try:
-        data = json.dumps({**body, "sha256": _checksum(body)}, indent=1, allow_nan=False).encode()
+        data = json.dumps({**body, "sha256": checksum(body)}, indent=1, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise ConfigError("calibration metadata", expected="JSON values", found=str(error)) from error
     try:
@@ -174,11 +175,6 @@ def _as_dict(key: CacheKey) -> dict[str, object]:
     return {f.name: getattr(key, f.name) for f in fields(key)}
 
 
-def _checksum(body: Mapping[str, object]) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
 def _verified(data: bytes, key: CacheKey) -> dict[str, object]:
     """The file's content; ConfigError says which part of it is not what was asked for."""
     body = parse_json(data, name=key.file_name, max_bytes=_MAX_BYTES, error=ConfigError)
@@ -188,8 +184,8 @@ def _verified(data: bytes, key: CacheKey) -> dict[str, object]:
         if body.get(name) != expected or type(body.get(name)) is not type(expected):
             raise ConfigError(f"{name} of the cache", expected=repr(expected), found=repr(body.get(name))[:80])
     stored = body.pop("sha256", None)
-    if stored != _checksum(body):
-        raise ConfigError("sha256 of the cache", expected=_checksum(body), found=repr(stored)[:80])
+    if stored != checksum(body):
+        raise ConfigError("sha256 of the cache", expected=checksum(body), found=repr(stored)[:80])
     _check_scales(body)
     return body
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ...runtime.exec_cuda import CudaCtx
 from ...types import DType
 from ..backend import AttentionSpec
 from ..staging import place_bytes
+from ..tune_cache import TuneCache, TuneKey
 from .attn_backend import HopperAttentionBackend
 from .ops import HopperOps, kernels
 
@@ -28,7 +30,8 @@ CANDIDATES_PER_LEVEL = 3  # GEMM algorithms timed per shape, times load_model's 
 class HopperMachine:
     """Current CUDA device. Weights live in PyTorch tensors, everything else in buffers of `ctx`.
 
-    autotune: 0 keeps the library's first choice, n times 3 n algorithms of each GEMM shape before capture.
+    autotune: 0 keeps the library's first choice, n times 3 n algorithms of each GEMM shape before capture, unless a choice
+    for this GPU and library is kept in `autotune_dir` (None: the user's cache). Set both before the first capture.
     """
 
     arch = "hopper"
@@ -44,12 +47,14 @@ class HopperMachine:
         sm = "".join(map(str, torch.cuda.get_device_capability()))
         if sm not in built:
             raise NotBuilt("kernels", expected=f"code for SM{sm}", found=f"SM{', SM'.join(built)}")
+        self._device = f"{torch.cuda.get_device_name()} SM{sm}"
         torch.zeros(1, device="cuda")  # PyTorch makes the context that everything here shares
         self.ctx = CudaCtx()
         self.ops = HopperOps(self.ctx)
         self.ops.kernels.prepare()
         self.stream = 0
         self.autotune = 0
+        self.autotune_dir: str | Path | None = None
 
     def attention(self, spec: AttentionSpec, slots: dict[str, dict[str, Any]]) -> HopperAttentionBackend:
         return HopperAttentionBackend(spec, self.ops, slots)
@@ -62,11 +67,16 @@ class HopperMachine:
         """Run `emit` once eagerly before it is captured: loads kernels, reserves scratch, times GEMM algorithms."""
         self._torch.cuda.synchronize()
         self.ops.candidates = CANDIDATES_PER_LEVEL * self.autotune
+        if self.autotune and self.ops.choices is None:
+            library = f"cublasLt {self.ops.kernels.blas_version()}"
+            self.ops.choices = TuneCache(TuneKey(self._device, library, self.ops.candidates), self.autotune_dir)
         try:
             emit()
         finally:
             self.ops.candidates = 0
         self.sync()
+        if self.ops.choices:
+            self.ops.choices.save()
 
     def upload(self, buffer: DeviceBuffer, data: np.ndarray | Sequence[np.ndarray]) -> None:
         """Copy an array, or several one after the other, to the start of a buffer, through pinned memory, in the stream's order."""

@@ -15,6 +15,7 @@ from ...ops.check import bind_args, check_args
 from ...ops.schema import Op
 from ...ops.table import OPS, Epilogue
 from ...runtime.exec_cuda import CudaCtx
+from ..tune_cache import TuneCache
 
 _GEMM_SHAPE = ("M", "N", "K", "epilogue", "a_dtype", "res_dtype", "out_dtype")
 _ATTENTION_SHAPE = ("B", "M", "KV", "H", "KVH", "HD", "dtype", "out_dtype")
@@ -42,6 +43,7 @@ class HopperOps:
     def __init__(self, ctx: CudaCtx):
         self.ctx, self.kernels = ctx, kernels()
         self.candidates = 0
+        self.choices: TuneCache | None = None  # tuned before, see HopperMachine.prepare
         for name, op in OPS.items():
             setattr(self, name, partial(self._call, op, getattr(self.kernels, name)))
 
@@ -63,7 +65,17 @@ class HopperOps:
         if self.candidates > 1:
             columns = v["N"] * (2 if v["epilogue"] == Epilogue.GEGLU else 1)
             self.kernels.reserve(max(need, 4 * v["M"] * columns))
-            *arguments, stream = v.values()
-            self.kernels.gemm_tune(*arguments, self.candidates, stream)
+            self._choose(v)
         else:
             self.kernels.reserve(need)
+
+    def _choose(self, v: dict[str, Any]) -> None:
+        """The GEMM algorithm of this shape: the one found before for this GPU and library, else the fastest of `candidates`."""
+        shape = [v[n] for n in _GEMM_SHAPE]
+        known = self.choices.get(shape) if self.choices else None
+        if known is not None and self.kernels.gemm_choose(*shape, known):
+            return
+        *arguments, stream = v.values()
+        self.kernels.gemm_tune(*arguments, self.candidates, stream)
+        if self.choices:
+            self.choices.put(shape, self.kernels.gemm_choice(*shape))

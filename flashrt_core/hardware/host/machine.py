@@ -29,6 +29,7 @@ class HostMachine:
         self.ops = HostOps(self.ctx)
         self.stream = 0
         self.autotune = 0  # one variant of each op: nothing to tune
+        self.autotune_dir = None
 
     def attention(self, spec: AttentionSpec, slots: dict[str, dict[str, Any]]) -> HostAttentionBackend:
         return HostAttentionBackend(spec, self.ops, slots)

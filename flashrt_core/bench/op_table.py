@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from flashrt_core.ops.schema import Code, Dim
-from flashrt_core.ops.table import OPS, Epilogue
+from ..ops.schema import Code, Dim
+from ..ops.table import OPS, Epilogue
+from ..types import BF16, E4M3, F32
 
-READ_TB_S = 4.46  # measured, one H200 (docs/performance.md)
-RATE = {0: 50e12, 1: 780e12, 3: 1450e12}  # FLOP/s by input dtype code: fp32 without tensor cores, BF16, E4M3
+# Measured ceilings of one H200 (docs/performance.md); on another GPU the last column is a comparison with an H200.
+READ_TB_S = 4.46
+RATE = {F32: 50e12, BF16: 780e12, E4M3: 1450e12}  # FLOP/s by input dtype: fp32 without tensor cores
 
 
 def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: int = 20) -> list[dict[str, Any]]:
-    """One row per distinct (op, shape): count, us each, total ms, GB/s of compulsory traffic, % of the slower ceiling.
+    """One row per distinct (op, shape): count, us each, total ms, bytes of compulsory traffic, GB/s, share of the slower ceiling.
 
     All calls of a row are captured in order into one graph, so that weights come from memory as in the model's own graph.
     """
@@ -31,10 +33,13 @@ def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: i
         graph.capture(0, record)
         us = 1000 * timed_ms(machine, lambda graph=graph: graph.replay(0), replays) / len(calls)
         op, v = OPS[name], calls[0]
-        bound_us = 1e6 * max(op.bytes_moved(v) / (READ_TB_S * 1e12), op.flops(v) / RATE[v.get("a_dtype", v.get("dtype", 1))])
+        rate = RATE.get(v.get("a_dtype", v.get("dtype")), RATE[BF16])
+        bound_us = 1e6 * max(op.bytes_moved(v) / (READ_TB_S * 1e12), op.flops(v) / rate)
         rows.append(
-            dict(op=name, shape=text, count=len(calls), us=us, total_ms=us * len(calls) / 1000,
-                 gb_s=op.bytes_moved(v) / us / 1000, ceiling=bound_us / us)
+            {
+                "op": name, "shape": text, "count": len(calls), "us": round(us, 3), "total_ms": round(us * len(calls) / 1000, 4),
+                "bytes": op.bytes_moved(v), "gb_s": round(op.bytes_moved(v) / us / 1000, 1), "ceiling": round(bound_us / us, 4),
+            }
         )  # fmt: skip
     return sorted(rows, key=lambda r: -r["total_ms"])
 
@@ -61,10 +66,3 @@ def timed_ms(machine: Any, call: Any, repeats: int) -> float:
         end.record()
         times.append(end.ms_since(begin))
     return sorted(times[3:])[repeats // 2]
-
-
-def print_rows(rows: list[dict[str, Any]], top: int = 30) -> None:
-    print(f"{'total ms':>8} {'us':>8} {'count':>5} {'GB/s':>6} {'% ceil':>6}  call")
-    for r in rows[:top]:
-        print(f"{r['total_ms']:8.3f} {r['us']:8.2f} {r['count']:5d} {r['gb_s']:6.0f} {100 * r['ceiling']:6.1f}  {r['shape']}")
-    print(f"{sum(r['total_ms'] for r in rows):8.3f} sum of {sum(r['count'] for r in rows)} calls")

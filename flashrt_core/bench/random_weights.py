@@ -1,4 +1,4 @@
-"""Random Pi0.5 weights made on the GPU, tensor by tensor as the loader asks: no file, no copy of the whole model."""
+"""Random Pi0.5 weights made where they are needed, tensor by tensor as the loader asks: no file, no copy of the whole model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import zlib
 
 import torch
 
-from flashrt_core.models.pi05.dims import Pi05Dims
-from flashrt_core.models.pi05.tensors import expected_tensors
+from ..core.safetensors_header import TensorInfo
+from ..models.pi05.dims import Pi05Dims
+from ..models.pi05.tensors import expected_tensors
 
 
 class RandomSource:
@@ -26,6 +27,10 @@ class RandomSource:
 
     def has(self, key: str) -> bool:
         return key in self._shapes
+
+    def info(self, key: str) -> TensorInfo:
+        """dtype and shape as `get` would give them."""
+        return TensorInfo("F32", self._shapes[key], 0, 4 * math.prod(self._shapes[key]))
 
     def get(self, key: str) -> torch.Tensor:
         shape = self._shapes[key]

@@ -1,0 +1,1 @@
+"""What `flashrt bench` does: load a model, time its captured graph and its `predict`, and compare with earlier results."""
