@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from . import bench, calibrate, demo, doctor, health, inspect, predict
+from . import bench, calibrate, demo, doctor, health, inspect, predict, replay
 
 COMMANDS = {
     "demo": demo,
     "predict": predict,
+    "replay": replay,
     "inspect": inspect,
     "calibrate": calibrate,
     "bench": bench,
