@@ -46,7 +46,7 @@ train: $(VENV)/.stamp-demo  ## train the bundled policy anew into data/policy (m
 	@echo "Try it: $(BIN)/flashrt demo --checkpoint data/policy"
 
 clean:  ## remove what the other targets made: .venv, build, demo-out, caches
-	rm -rf $(VENV) $(ROS_VENV) build demo-out ros-demo-out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ROS_VENV) $(LIBERO_VENV) build demo-out ros-demo-out *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -74,3 +74,4 @@ $(VENV)/.stamp-test: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@touch $@ $(VENV)/.stamp-demo
 
 include ros/ros.mk
+include ros/libero.mk

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bench, calibrate, demo, doctor, health, inspect, predict, replay
+from . import bench, calibrate, demo, doctor, health, inspect, libero, predict, replay
 
 COMMANDS = {
     "demo": demo,
@@ -11,6 +11,7 @@ COMMANDS = {
     "inspect": inspect,
     "calibrate": calibrate,
     "bench": bench,
+    "libero": libero,
     "doctor": doctor,
     "health": health,
 }

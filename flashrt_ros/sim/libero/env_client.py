@@ -191,6 +191,7 @@ class SimulatorEnv:
         self.observed_step = 0  # the step at which `observe` was called last
         self.step_ms: list[float] = []
         self.render_ms: list[float] = []
+        self.reset_s = 0.0  # of the last reset, wait steps included
 
     # ---- life
 
@@ -223,7 +224,7 @@ class SimulatorEnv:
 
     def reset_to(self, task: int, trial: int, demonstration: int | None = None) -> None:
         """Begin trial `trial` of a task. demonstration: where that one began, without wait steps, instead."""
-        process, each = self.open(), self.spec.protocol.seed_each_episode
+        process, each, start = self.open(), self.spec.protocol.seed_each_episode, time.monotonic()
         self._deadline_s = time.monotonic() + self.spec.episode_s
         self.steps, self.success, self.observed_step, self.step_ms, self.render_ms = 0, False, 0, [], []
         state = None if demonstration is not None else self._init_state(task, trial)
@@ -233,6 +234,7 @@ class SimulatorEnv:
             demonstration=demonstration,
         )  # fmt: skip
         self.prompt = str(message["prompt"])
+        self.reset_s = time.monotonic() - start
 
     def step(self, action: np.ndarray) -> None:
         """One control step. Raises SimulatorError."""

@@ -28,10 +28,8 @@ from .protocol import SUITES
 from .wire import Wire, WireClosed
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Back end -> what Debian and Ubuntu call the library it needs.
-GL = {
-    "egl": "libegl1 (and a GPU driver or libgl1-mesa-dri)", "osmesa": "libosmesa6", "glfw": "libglfw3 and a display (DISPLAY)",
-}  # fmt: skip
+# Back end -> Debian's and Ubuntu's package for it.
+GL = {"egl": "libegl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}
 
 
 def check_gl(name: str) -> None:
@@ -41,10 +39,11 @@ def check_gl(name: str) -> None:
         context.make_current()
         context.free()
     except Exception as error:  # missing libraries show as AttributeError, ImportError, RuntimeError ...
-        others = ", ".join(n for n in GL if n != name)
+        others = " or ".join(n for n in GL if n != name)
         raise ConfigError(
-            f"--gl {name}", expected="an OpenGL context", found=f"{type(error).__name__}: {str(error)[:120]}",
-            hint=f"Debian/Ubuntu: apt-get install {GL[name].split(' (')[0].split(' and')[0]}; or try --gl {' or '.join(others.split(', '))}",
+            f"--gl {name}", expected="an OpenGL context" + (" (it needs a display)" if name == "glfw" else ""),
+            found=f"{type(error).__name__}: {str(error)[:120]}",
+            hint=f"Debian, Ubuntu: apt-get install {GL[name]}; or try --gl {others}",
         ) from None  # fmt: skip
 
 

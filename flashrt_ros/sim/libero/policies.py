@@ -13,6 +13,7 @@ from flashrt_core.errors import ConfigError, nearest
 from ...worker.interface import InProcessWorker, WorkerSpec
 from .env_client import SimulatorEnv
 from .observation import STATE_NAMES
+from .plan import EvaluationPlan
 from .scripted import HORIZON, LiftPolicy
 
 Predict = Callable[..., np.ndarray]  # arguments of VLAModel.predict
@@ -96,6 +97,11 @@ class DemoReplay:
             return np.clip(actions[rows], -1.0, 1.0).astype(np.float32)  # the controller clips, too
 
         return predict
+
+
+def worker_spec(plan: EvaluationPlan) -> WorkerSpec | None:
+    """The worker of a plan's checkpoint, None without one."""
+    return None if plan.checkpoint is None else WorkerSpec(plan.checkpoint, **dict(plan.worker))
 
 
 def make_policy(

@@ -16,7 +16,7 @@ from flashrt_core.errors import ConfigError
 from ...evaluation.closed_loop import Episode
 from ...evaluation.metrics import percentiles, wilson_interval
 from ...evaluation.summary import boundary, machine, rounded
-from .plan import SYNC, Condition, EvaluationPlan
+from .plan import SYNC, Condition, EvaluationPlan, Job
 from .protocol import CONTROL_HZ, STEP_M
 from .trial import Outcome
 
@@ -38,9 +38,10 @@ class ResultFile:
         else:
             self._write({"run": identity, "version": __version__})
 
-    def done(self, retry_errors: bool) -> set[tuple]:
-        """Keys of the episodes that need not run again."""
-        return {key for key, row in self.rows.items() if not (retry_errors and row["error"])}
+    def missing(self, retry_errors: bool = False) -> list[Job]:
+        """Episodes of the plan that have not been run. retry_errors: also those that ended in an error."""
+        done = {key for key, row in self.rows.items() if not (retry_errors and row["error"])}
+        return [job for job in self.plan.jobs() if job.key not in done]
 
     def add(self, outcome: Outcome) -> None:
         """Write an episode: first its commands, then its line."""
@@ -54,7 +55,7 @@ class ResultFile:
             "splice": job.condition.splice, "latency_ms": job.condition.latency_ms, "task": job.task, "trial": job.trial,
             "name": outcome.task_name, **e.row(), "policy_errors": e.policy_errors,
             "task_s": round(e.steps / CONTROL_HZ + waits * job.condition.latency_ms / 1e3, 3),
-            "wall_s": round(outcome.wall_s, 3), "physics_s": round(outcome.physics_s, 3),
+            "wall_s": round(outcome.wall_s, 3), "reset_s": round(outcome.reset_s, 3), "physics_s": round(outcome.physics_s, 3),
             "render_s": round(outcome.render_s, 3), "policy_s": round(outcome.policy_s, 4), "versions": outcome.versions,
         }  # fmt: skip
         self._write(row)
@@ -89,7 +90,7 @@ class ResultFile:
         try:
             head, *rows = (json.loads(line) for line in lines)
         except ValueError:
-            raise ConfigError(f"{self.path.name}", expected="JSON lines", found="something else", hint="Name another --out") from None
+            raise ConfigError(self.path.name, expected="JSON lines", hint="Name another --out") from None
         have = head.get("run")
         if have != identity:
             names = [k for k in identity if have is None or have.get(k) != identity[k]]
@@ -159,13 +160,15 @@ def success(rows: list[Row]) -> dict[str, object]:
 
 
 def cost(rows: list[Row]) -> dict[str, float | None]:
-    """Control steps per second of one simulator, and the shares of an episode's time (its reset left in)."""
+    """Control steps per second of one simulator, resets included, and the shares of an episode's time."""
     sound = [row for row in rows if not row["error"]]
     steps, wall = sum(row["steps"] for row in sound), sum(row["wall_s"] for row in sound)
-    share = {name: round(sum(row[f"{name}_s"] for row in sound) / wall, 4) if wall else None for name in ("physics", "render", "policy")}
-    physics = sum(row["physics_s"] for row in sound)
+    seconds = {name: sum(row[f"{name}_s"] for row in sound) for name in ("reset", "physics", "render", "policy")}
+    share = {name: round(spent / wall, 4) if wall else None for name, spent in seconds.items()}
+    physics = seconds["physics"]
     return {
         "steps": steps, "steps_per_s": round(steps / wall, 2) if wall else None,
+        "steps_per_s_without_reset": round(steps / (wall - seconds["reset"]), 2) if wall > seconds["reset"] else None,
         "physics_steps_per_s": round(steps / physics, 1) if physics else None, "share": share,
     }  # fmt: skip
 

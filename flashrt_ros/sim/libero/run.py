@@ -15,39 +15,32 @@ from .policies import Policy
 from .results import ResultFile
 from .trial import Outcome, Slot
 
+Outcomes = Callable[[list[list[Job]], Path], Iterator[Outcome]]
 
-def run_plan(
-    plan: EvaluationPlan,
-    out: Path,
-    outcomes: Callable[[list[list[Job]], Path], Iterator[Outcome]],
-    *,
-    on_episode: Callable[[Outcome], None] = lambda outcome: None,
-    on_resume: Callable[[int], None] = lambda done: None,
-    retry_errors: bool = False,
-) -> ResultFile:
-    """Run what `out/result.jsonl` does not have yet, a line per episode as soon as it is over.
 
-    outcomes: where episodes run: (units, folder for logs) -> their outcomes in any order; `run_here` or ray_run's.
-    on_resume: how many episodes were there already. retry_errors: run episodes again that ended in an error.
-    """
+def open_results(plan: EvaluationPlan, out: Path) -> ResultFile:
+    """Make the folder, or take over what an earlier run left in it. Raises ConfigError."""
     for folder in ("", "log", "episodes", "failures"):
         try:
             (out / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError("out", expected="a folder that can be written", found=f"{out}: {error.strerror}") from None
-    file = ResultFile(out, plan)
-    done = file.done(retry_errors)
-    jobs = [job for job in plan.jobs() if job.key not in done]
-    on_resume(len(plan.jobs()) - len(jobs))
-    for outcome in outcomes(units(jobs, plan), out / "log"):
+    return ResultFile(out, plan)
+
+
+def run_jobs(
+    file: ResultFile, jobs: list[Job], outcomes: Outcomes, on_episode: Callable[[Outcome], None] = lambda outcome: None
+) -> None:
+    """Run episodes and write each as soon as it is over. outcomes: where they run: (units, folder for logs) -> their
+    outcomes in any order; of `run_here`, ray_run or ros_run."""
+    for outcome in outcomes(units(jobs, file.plan), file.out / "log"):
         file.add(outcome)
         if outcome.episode.error is None and not outcome.episode.success:
-            write_gif(out / "failures" / f"{outcome.job.file_stem}.gif", [outcome.episode])
+            write_gif(file.out / "failures" / f"{outcome.job.file_stem}.gif", [outcome.episode])
         on_episode(outcome)
-    return file
 
 
-def run_here(plan: EvaluationPlan, policy: Policy) -> Callable[[list[list[Job]], Path], Iterator[Outcome]]:
+def run_here(plan: EvaluationPlan, policy: Policy) -> Outcomes:
     """Episodes on this machine: `plan.workers` simulators, one thread each, one policy for all."""
 
     def outcomes(work: list[list[Job]], log: Path) -> Iterator[Outcome]:

@@ -21,7 +21,10 @@ CUBE_Z_M = 0.821  # centre of the cube on the table, robosuite environments/mani
 HOVER_M = 0.06  # above the cube's centre
 OVER_M, SINK_M, LOW_M = 0.012, 0.025, 0.012  # horizontal errors to begin and to keep descending; height to grasp at
 STEP_M = 0.011  # what the arm moves in a step at full action in steady motion (measured; the set-point moves 5 cm)
-OPEN_M, HELD_M = 0.070, 0.055  # finger opening: above, nothing was closed; below, the cube (4.0-4.4 cm) is held
+# Finger opening: above OPEN nothing was closed; below HELD the cube may be held by its corners (4.4 cm * sqrt 2), or the
+# fingers are still on their way: lift slowly; below TIGHT it is held by its sides.
+OPEN_M, HELD_M, TIGHT_M = 0.070, 0.064, 0.050
+SLOW_LIFT_M, LIFT_M = 0.008, 0.2
 
 
 def find_cube(picture: np.ndarray) -> np.ndarray | None:
@@ -68,8 +71,8 @@ class LiftPolicy:
         aside = float(np.hypot(*(cube - hand[:2])))
         height = hand[2] - CUBE_Z_M
         if opening < HELD_M:
-            return np.array([0.0, 0.0, 0.2]), 1.0
-        if height < LOW_M and aside < 2 * SINK_M or opening < OPEN_M:
+            return np.array([0.0, 0.0, LIFT_M if opening < TIGHT_M else SLOW_LIFT_M]), 1.0
+        if (height < LOW_M and aside < 2 * SINK_M) or opening < OPEN_M:
             return np.zeros(3), 1.0
         if aside < OVER_M or (height < HOVER_M and aside < SINK_M):
             return np.array([*(cube - hand[:2]), -height]), -1.0

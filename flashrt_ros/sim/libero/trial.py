@@ -18,12 +18,13 @@ MAX_FAILED_STARTS = 3
 
 @dataclass
 class Outcome:
-    """An episode and what it cost. Seconds of the wall: the whole, physics, drawing, policy."""
+    """An episode and what it cost. Seconds of the wall: the whole, reset with its wait steps, physics, drawing, policy."""
 
     job: Job
     episode: Episode
     task_name: str = ""
     wall_s: float = 0.0
+    reset_s: float = 0.0
     physics_s: float = 0.0
     render_s: float = 0.0
     policy_s: float = 0.0
@@ -64,8 +65,8 @@ class Slot:
         if episode.error is not None:
             self.close()
         return Outcome(
-            job, episode, name, time.monotonic() - start, sum(self._env.step_ms) / 1e3, sum(self._env.render_ms) / 1e3,
-            sum(episode.model_ms) / 1e3, versions,
+            job, episode, name, time.monotonic() - start, self._env.reset_s, sum(self._env.step_ms) / 1e3,
+            sum(self._env.render_ms) / 1e3, sum(episode.model_ms) / 1e3, versions,
         )  # fmt: skip
 
     def close(self) -> None:
