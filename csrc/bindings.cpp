@@ -55,6 +55,7 @@ PYBIND11_MODULE(_kernels, m) {
   op(m, "avg_pool", frt_avg_pool);
   op(m, "amax", frt_amax);
   op(m, "count_saturated", frt_count_saturated);
+  op(m, "act_as", frt_act_as);
   op(m, "prepare", frt_prepare);
   op(m, "reserve", frt_reserve);
   m.def("reserved", frt_reserved);

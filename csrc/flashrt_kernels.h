@@ -26,6 +26,8 @@ const frt_error* frt_last_error(void);
 /* Architectures that this library holds code for, for example "90". */
 const char* frt_built_archs(void);
 
+/* From now on choose kernels as on this compute capability (89 for 8.9), at most the GPU's own; 0: the GPU's own. */
+int frt_act_as(int sm);
 /* Once per device before the first gemm: library handle and its workspace. Allocates. */
 int frt_prepare(void);
 /* Make the scratch area at least this large. Allocates; earlier areas stay valid, captured graphs point into them. */

@@ -12,6 +12,8 @@ from ..types import BF16, E4M3, F32
 READ_TB_S = 4.46
 RATE = {F32: 50e12, BF16: 780e12, E4M3: 1450e12}  # FLOP/s by input dtype: fp32 without tensor cores
 
+_SIZES = ("M", "L", "steps", "D", "mlp", "KV", "cache_rows")  # of a call that is no row of the op table
+
 
 def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: int = 20) -> list[dict[str, Any]]:
     """One row per distinct (op, shape): count, us each, total ms, bytes of compulsory traffic, GB/s, share of the slower ceiling.
@@ -32,13 +34,14 @@ def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: i
 
         graph.capture(0, record)
         us = 1000 * timed_ms(machine, lambda graph=graph: graph.replay(0), replays) / len(calls)
-        op, v = OPS[name], calls[0]
+        op, v = OPS.get(name), calls[0]
         rate = RATE.get(v.get("a_dtype", v.get("dtype")), RATE[BF16])
-        bound_us = 1e6 * max(op.bytes_moved(v) / (READ_TB_S * 1e12), op.flops(v) / rate)
+        moved, flops = (op.bytes_moved(v), op.flops(v)) if op else (0, 0)  # a fused kernel has no row that says what it moves
+        bound_us = 1e6 * max(moved / (READ_TB_S * 1e12), flops / rate)
         rows.append(
             {
                 "op": name, "shape": text, "count": len(calls), "us": round(us, 3), "total_ms": round(us * len(calls) / 1000, 4),
-                "bytes": op.bytes_moved(v), "gb_s": round(op.bytes_moved(v) / us / 1000, 1), "ceiling": round(bound_us / us, 4),
+                "bytes": moved, "gb_s": round(moved / us / 1000, 1), "ceiling": round(bound_us / us, 4),
             }
         )  # fmt: skip
     return sorted(rows, key=lambda r: -r["total_ms"])
@@ -46,7 +49,9 @@ def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: i
 
 def label(name: str, values: dict[str, Any]) -> str:
     """`M=10 N=2560 K=1024 none e4m3->bf16`."""
-    op = OPS[name]
+    op = OPS.get(name)
+    if op is None:
+        return " ".join([name, *(f"{k}={v}" for k, v in values.items() if k in _SIZES)])
     words = [f"{a.name}={values[a.name]}" for a in op.args if isinstance(a, Dim) and a.name not in ("rows", "vocab")]
     for a in op.args:
         if isinstance(a, Code) and a.name == "epilogue":

@@ -87,9 +87,11 @@ class Frontend:
         self.stats = load_norm_stats(self.checkpoint.dir, self.profile)
         self.tokenizer = load_tokenizer(self.checkpoint.dir, expected_vocab=self.dims.vocab_size, path=tokenizer)
         self._views = self.profile.views[:num_views]
+        self.quantised = self.PIPELINE.FP8_BY_DEFAULT if use_fp8 is None else bool(use_fp8)
+        if self.quantised and self.PIPELINE.PLAN_FP8 is None:
+            raise NotBuilt(f"FP8 on {self.MACHINE.arch}", found="no FP8 units there", hint="use_fp8=False runs in BF16")
         self.machine = self.MACHINE()
         self.machine.autotune, self.machine.autotune_dir = autotune, autotune_dir
-        self.quantised = self.PIPELINE.FP8_BY_DEFAULT if use_fp8 is None else bool(use_fp8)
         self._calibration_dir = calibration_dir
         self._random = np.random.default_rng(seed)
         self._text: str | None = None
@@ -227,6 +229,8 @@ class Frontend:
 
         ObservationError when it cannot be a prompt, does not fit the capacity, or the state is missing or broken.
         """
+        if prompt == self._text and self._tokens is not None and not self.profile.state_in_prompt:
+            return  # the state is new, the tokens are not
         self._tokens = self._encode_prompt(prompt, state)
         self._text = prompt
 

@@ -17,6 +17,11 @@ logger = logging.getLogger(__name__)
 _PIPELINE_MAP: dict[tuple[str, str, str], tuple[str, str]] = {
     ("pi05", "torch", "host"): ("flashrt_core.frontends.torch.pi05_host", "Pi05TorchFrontendHost"),
     ("pi05", "torch", "hopper"): ("flashrt_core.frontends.torch.pi05_hopper", "Pi05TorchFrontendHopper"),
+    # the portable kernels: run on SM90 under the names rtx_sm89 and rtx_sm87, on the GPUs themselves compiled, not run
+    ("pi05", "torch", "rtx_sm89"): ("flashrt_core.frontends.torch.pi05_rtx_sm89", "Pi05TorchFrontendRtxSm89"),
+    ("pi05", "torch", "rtx_sm120"): ("flashrt_core.frontends.torch.pi05_rtx_sm120", "Pi05TorchFrontendRtxSm120"),
+    ("pi05", "torch", "rtx_sm87"): ("flashrt_core.frontends.torch.pi05_rtx_sm87", "Pi05TorchFrontendRtxSm87"),
+    ("pi05", "torch", "thor"): ("flashrt_core.frontends.torch.pi05_thor", "Pi05TorchFrontendThor"),
 }
 
 # Compute capability -> arch string. NVIDIA CUDA C++ Programming Guide, "Compute Capabilities".

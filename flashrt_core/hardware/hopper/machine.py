@@ -35,22 +35,26 @@ class HopperMachine:
     """
 
     arch = "hopper"
+    gpus: tuple[str, ...] = ("90",)  # compute capabilities that this is for; () is any from `acts_as` on
+    acts_as = 0  # compute capability whose kernels are chosen; 0: the GPU's own
     torch_device = "cuda"
 
     def __init__(self) -> None:
-        built = kernels().archs.split(",")
+        built = kernels(self.arch).archs.split(",")
         import torch
 
         self._torch = torch
         if not torch.cuda.is_available():
-            raise NotBuilt("hardware 'hopper'", expected="PyTorch with CUDA and a GPU", found=f"torch {torch.__version__}")
+            raise NotBuilt(f"hardware {self.arch!r}", expected="PyTorch with CUDA and a GPU", found=f"torch {torch.__version__}")
         sm = "".join(map(str, torch.cuda.get_device_capability()))
+        if self.gpus and sm not in self.gpus:
+            raise NotBuilt(f"hardware {self.arch!r}", expected=f"a GPU of SM{' or SM'.join(self.gpus)}", found=f"SM{sm}")
         if sm not in built:
             raise NotBuilt("kernels", expected=f"code for SM{sm}", found=f"SM{', SM'.join(built)}")
         self._device = f"{torch.cuda.get_device_name()} SM{sm}"
         torch.zeros(1, device="cuda")  # PyTorch makes the context that everything here shares
         self.ctx = CudaCtx()
-        self.ops = HopperOps(self.ctx)
+        self.ops = HopperOps(self.ctx, self.acts_as)
         self.ops.kernels.prepare()
         self.stream = 0
         self.autotune = 0

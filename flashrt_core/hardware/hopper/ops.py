@@ -21,13 +21,13 @@ _GEMM_SHAPE = ("M", "N", "K", "epilogue", "a_dtype", "res_dtype", "out_dtype")
 _ATTENTION_SHAPE = ("B", "M", "KV", "H", "KVH", "HD", "dtype", "out_dtype")
 
 
-def kernels() -> ModuleType:
-    """The built kernel module. NotBuilt when it is not there."""
+def kernels(arch: str = "hopper") -> ModuleType:
+    """The built kernel module. NotBuilt when it is not there, naming the arch that needs it."""
     try:
         from ... import _kernels
     except ImportError as error:
         raise NotBuilt(
-            "flashrt_core._kernels", expected="the CUDA kernels, built", found=str(error),
+            f"flashrt_core._kernels for {arch}", expected="the CUDA kernels, built", found=str(error),
             hint="Build them (cmake -S csrc -B build/csrc -G Ninja && cmake --build build/csrc && cmake --install build/csrc), or "
             'choose hardware="host", the CPU',
         ) from error  # fmt: skip
@@ -37,11 +37,12 @@ def kernels() -> ModuleType:
 class HopperOps:
     """One callable per table row: `ops.rms_norm(x=ptr, out=ptr, ...)`, launched on the stream that it is given.
 
+    acts_as: compute capability whose kernels are chosen (89 on a 9.0 runs the portable ones); 0: the GPU's own.
     candidates: > 1 while shapes are tuned (HopperMachine.prepare): algorithms to time for each new GEMM shape.
     """
 
-    def __init__(self, ctx: CudaCtx):
-        self.ctx, self.kernels = ctx, kernels()
+    def __init__(self, ctx: CudaCtx, acts_as: int = 0):
+        self.ctx, self.kernels, self._acts_as = ctx, kernels(), acts_as
         self.candidates = 0
         self.choices: TuneCache | None = None  # tuned before, see HopperMachine.prepare
         for name, op in OPS.items():
@@ -50,6 +51,7 @@ class HopperOps:
     def _call(self, op: Op, kernel: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         values = bind_args(op, args, kwargs)
         check_args(op, values)
+        self.kernels.act_as(self._acts_as)  # of the library, so of every machine of this process: said before each choice
         if self.ctx.recorder is not None:
             self.ctx.recorder.append((op.name, values))
         elif op.name in ("gemm", "attention"):
