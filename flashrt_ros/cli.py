@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        _refuse(parser, args.command, unknown[0])
+        _refuse(parser, args, unknown[0])
     if args.command is None:
         parser.print_help()
         return EXIT_OK
@@ -72,12 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BUG
 
 
-def _refuse(parser: argparse.ArgumentParser, command: str | None, word: str) -> None:
-    """Exit with a usage error that names the nearest option."""
-    choices = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
-    child = choices.get(command, parser)
-    options = [o for action in child._actions for o in action.option_strings if o.startswith("--")]
-    child.error(f"unknown argument {word!r}: {nearest(word, options)}")
+def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, word: str) -> None:
+    """Exit with a usage error that names the nearest option of the innermost command."""
+    while choices := [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]:
+        name = getattr(args, choices[0].dest, None)
+        if name is None:
+            break
+        parser = choices[0].choices[name]
+    options = [o for action in parser._actions for o in action.option_strings if o.startswith("--")]
+    parser.error(f"unknown argument {word!r}: {nearest(word, options)}")
 
 
 def one_line(error: BaseException) -> str:

@@ -98,6 +98,14 @@ class BagReader:
         """Every message is protected by a CRC that was checked."""
         return all(file.checked for file in self.files)
 
+    def describe_files(self) -> list[dict[str, object]]:
+        """Name, storage, compression, bytes, chunks, messages and whether a CRC protects them, of each file."""
+        return [
+            {"name": f.name, "storage": f.storage, "compression": "+".join(f.compressions) or "none", "bytes": f.bytes,
+             "chunks": f.chunks, "messages": f.listed, "crc": f.checked}
+            for f in self.files
+        ]  # fmt: skip
+
     def _files(self) -> list[Path]:
         """The bag's files in order."""
         if not self.path.exists():

@@ -33,6 +33,11 @@ class Wanted:
     def usable(self) -> bool:
         return not self.problem
 
+    @property
+    def needed(self) -> bool:
+        """A camera, the state or a way of commanding."""
+        return self.kind in REQUIRED
+
 
 def wanted_topics(topics: Mapping[str, TopicInfo], robot: RobotConfig, node: str = NODE) -> list[Wanted]:
     """Every topic of the robot file, with what the bag has for it."""
@@ -57,7 +62,7 @@ def judge_topics(topics: Mapping[str, TopicInfo], robot: RobotConfig, node: str 
     commanded = any(w.kind == "command" and w.usable for w in wanted)
     out = []
     for w in wanted:
-        if w.usable or w.kind not in REQUIRED or (w.kind == "command" and commanded):
+        if w.usable or not w.needed or (w.kind == "command" and commanded):
             continue
         out.append(Finding("F79", f"robot {robot.name}: {w.kind} topic {w.topic}: {w.problem}", 0))
     return out

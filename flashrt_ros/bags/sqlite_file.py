@@ -11,13 +11,15 @@ from pathlib import Path
 from shutil import disk_usage
 from urllib.parse import quote
 
-from .chunk_codec import BLOCK, expand_message
+from .chunk_codec import BLOCK, MAX_CHUNK, expand_message
 from .findings import BagError, Findings
 from .mcap_records import Malformed
 from .source import BagMessage
 
 MAGIC = b"SQLite format 3\0"
 Row = tuple[int, int, int]  # log time, row number, topic number
+# What reading a damaged page raises; a length in it may be any number.
+DAMAGE = (sqlite3.Error, OverflowError, MemoryError)
 TEXT_LIMIT = 4096  # characters of a topic name or type
 
 
@@ -39,6 +41,8 @@ class SqliteFile:
             # immutable: nothing is locked and no file is made beside the bag
             self._db = sqlite3.connect(f"file:{quote(str(readable.absolute()))}?immutable=1&mode=ro", uri=True)
             self._closing.callback(self._db.close)
+            if hasattr(self._db, "setlimit"):  # Python 3.11
+                self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CHUNK)
             self._open(findings)
         except BaseException:
             self._closing.close()
@@ -51,7 +55,7 @@ class SqliteFile:
             self._db.execute("PRAGMA writable_schema=1")
             topics = self._db.execute("SELECT id, name, type FROM topics").fetchall()
             format_of = dict(self._db.execute("SELECT name, serialization_format FROM topics").fetchall())
-        except (sqlite3.Error, OverflowError) as error:
+        except DAMAGE as error:
             raise BagError("F77", f"bag file {self.name}", expected="a rosbag2 database with its topics",
                            found=str(error)[:120]) from None  # fmt: skip
         good = [t for t in topics if _is_topic(*t)]
@@ -67,7 +71,7 @@ class SqliteFile:
         self._back = 0
         try:
             self._survey(self._db.execute("SELECT topic_id, timestamp FROM messages ORDER BY id"))
-        except (sqlite3.Error, OverflowError) as error:
+        except DAMAGE as error:
             self._salvage(findings, str(error))
         self.listed = sum(self.counts.values())
 
@@ -131,7 +135,7 @@ class SqliteFile:
         for number in range(1, last + 1):
             try:
                 row = self._db.execute("SELECT topic_id, timestamp FROM messages WHERE id = ?", (number,)).fetchone()
-            except (sqlite3.Error, OverflowError):
+            except DAMAGE:
                 row = None
             if row is None or not isinstance(row[1], int):
                 lost += 1
@@ -148,7 +152,7 @@ class SqliteFile:
             last = self._db.execute("SELECT max(id) FROM messages").fetchone()[0]
             if isinstance(last, int) and 0 <= last <= self.bytes // 8:
                 return last, True
-        except (sqlite3.Error, OverflowError):
+        except DAMAGE:
             pass
         return min(self.bytes // 8, 1_000_000), False
 
@@ -200,7 +204,7 @@ class SqliteSource:
                     given += 1
                     if topics is None or topic[0] in topics:
                         yield row[0], row
-        except (sqlite3.Error, OverflowError) as error:
+        except DAMAGE as error:
             self._lost(str(error)[:80], max(0, self._file.listed - given))
 
     def message(self, key: Row) -> BagMessage | None:
@@ -209,7 +213,7 @@ class SqliteSource:
             if not isinstance(data, bytes):
                 raise Malformed(f"{type(data).__name__} in the place of data")
             data = expand_message(data)
-        except (sqlite3.Error, OverflowError, Malformed) as error:
+        except (*DAMAGE, Malformed) as error:
             self._lost(f"message {key[1]}: {str(error)[:80]}", 1)
             return None
         return BagMessage(*self._file.topic(key[2]), key[0], data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bench, calibrate, demo, doctor, health, inspect, libero, predict, replay
+from . import bag, bench, calibrate, demo, doctor, health, inspect, libero, predict, replay
 
 COMMANDS = {
     "demo": demo,
@@ -14,4 +14,5 @@ COMMANDS = {
     "libero": libero,
     "doctor": doctor,
     "health": health,
+    "bag": bag,
 }
