@@ -1,7 +1,8 @@
 """The guard: the last thing between a command and the robot; what it lets through is finite and within the limits (R6).
 
 Per dimension, relative to the command sent before: position, speed and acceleration limits for positions, range, speed
-and change for deltas, allowed values for choices. A position never gets so fast that it could not stop before its limit.
+and change for deltas, allowed values for choices. A position never gets so fast that it could not stop before its limit,
+and catches up with a command that was too far away without running past it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Guard:
         self._last: np.ndarray | None = None  # last command sent
         self._speed = np.zeros(count)  # of the positions in it, units/s
         self._asked: np.ndarray | None = None  # last usable input, for holds
+        self._target = np.zeros(count)  # where that was, else where the robot was sent
+        self._pace = np.zeros(count)  # at which its positions move, units/s
         self._joining = False  # no command has been let through since the anchor
 
     def _set_limits(self, robot: RobotConfig) -> None:
@@ -102,8 +105,8 @@ class Guard:
                 f"{self._names[worst]} is at {start[worst]:.4g}, limits {self._lower[worst]:g}..{self._upper[worst]:g}"
             )
             return FaultReport("F17", f"the robot stands outside its limits: {reason}", self._names[worst])
-        self._last, self._asked = inside, None
-        self._speed[:] = 0.0
+        self._last = inside
+        self._stand(inside)
         self._joining, self.taken = True, False
         return None
 
@@ -113,16 +116,20 @@ class Guard:
 
     def release(self) -> None:
         """Deactivated: forget where the robot was commanded to be."""
-        self._last = self._asked = None
-        self._speed[:] = 0.0
+        self._last = None
+        self._stand(self._start)
         self.taken = self._joining = False
 
     def halt(self) -> None:
         """Time was lost (the process was stopped): the robot stands at the last command, whatever its speed was."""
-        self._speed[:] = 0.0
-        self._asked = None
         if self._last is not None:
             self._last = np.where(self._delta, 0.0, self._last)
+        self._stand(self._start if self._last is None else self._last)
+
+    def _stand(self, where: np.ndarray) -> None:
+        """At rest, and nothing asked for."""
+        self._asked, self._target = None, where
+        self._speed, self._pace = np.zeros_like(where), np.zeros_like(where)
 
     # ---- every period
 
@@ -185,7 +192,8 @@ class Guard:
     def _send(
         self, wish: np.ndarray, asked: np.ndarray | None, *, held: bool, violations: tuple[FaultReport, ...] = ()
     ) -> GuardResult:
-        sent = self._limited(wish, held and asked is not None, asked)
+        pace = self._paces(wish if asked is None else asked)
+        sent = self._limited(wish, held and asked is not None, asked, _lesser(pace, self._pace))
         clamped = {}
         if not held:
             moved = np.abs(wish - sent) > ROUNDING * np.maximum(1.0, self._upper - self._lower)
@@ -199,6 +207,7 @@ class Guard:
                 self.clamp_counts[name] = self.clamp_counts.get(name, 0) + 1
         self._speed = np.where(self._position, (sent - self._last) / self.period_s, 0.0)
         self._last, self._asked = sent, asked
+        self._target, self._pace = (sent, self._speed) if asked is None else (self._allowed(asked), pace)
         return GuardResult(sent.copy(), held, clamped, violations)
 
     # ---- limits
@@ -210,15 +219,26 @@ class Guard:
             out[i] = choices[np.argmin(np.abs(choices - values[i]))]
         return out
 
-    def _limited(self, wish: np.ndarray, resting: bool, asked_now: np.ndarray | None) -> np.ndarray:
-        """The command nearest to `wish` that keeps every limit. resting: it is part of the hold command `asked_now`."""
+    def _paces(self, asked: np.ndarray) -> np.ndarray:
+        """How fast what is asked for moves by itself, units/s; zero for all but positions."""
+        return np.where(self._position, (self._allowed(asked) - self._target) / self.period_s, 0.0)
+
+    def _limited(self, wish: np.ndarray, resting: bool, asked_now: np.ndarray | None, pace: np.ndarray) -> np.ndarray:
+        """The command nearest to `wish` that keeps every limit. resting: it is part of the hold command `asked_now`.
+        pace: speed at which `wish` goes on, as far as two steps of it agree."""
         T, p, d = self.period_s, self._position, self._delta
         out = self._allowed(wish)
         with np.errstate(invalid="ignore", over="ignore"):
             # Never so fast that the ramp to rest would end beyond the limit.
             top = np.minimum(self._v, stoppable_speed(self._upper - self._last, self._a, T))
             bottom = -np.minimum(self._v, stoppable_speed(self._last - self._lower, self._a, T))
-            asked = np.clip((wish - self._last) / T, bottom, top)
+            asked = (out - self._last) / T
+            if not resting:
+                # Seen from a command that goes on at its pace, the rest of the way is one to stop in. A command within
+                # the limits is at most a_max T faster than its pace: it passes unchanged.
+                ahead = asked - pace
+                asked = pace + np.copysign(stoppable_speed(np.abs(ahead) * T, self._a, T), ahead)
+            asked = np.clip(asked, bottom, top)
             out[p] = (self._last + T * _reachable(asked, self._speed, self._a * T, resting))[p]
             asked = np.clip(wish, np.maximum(self._lower, -self._v * T), np.minimum(self._upper, self._v * T))
             out[d] = _reachable(asked, self._last, self._a * T * T, resting)[d]
@@ -233,6 +253,11 @@ def _reachable(asked: np.ndarray, now: np.ndarray, change: np.ndarray, resting: 
     if resting:
         asked = np.where(asked * now > 0, np.copysign(np.minimum(np.abs(asked), np.abs(now)), now), 0.0)
     return np.clip(asked, now - change, now + change)
+
+
+def _lesser(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where the signs agree the one nearer to zero, else zero: a jump is no pace."""
+    return np.where(a * b > 0, np.where(np.abs(a) < np.abs(b), a, b), 0.0)
 
 
 def stoppable_speed(room: np.ndarray, a_max: np.ndarray, period_s: float) -> np.ndarray:
