@@ -17,6 +17,7 @@ from .findings import Findings
 from .mcap_records import Channel, Malformed
 
 MAX_RECORD = 64 << 20  # of schemas, channels and indexes, which are read whole
+MAX_SUMMARY = 1 << 30
 LOOSE_BYTES = 1 << 20  # messages outside of chunks are read together up to this size
 SCAN_BLOCK = 1 << 20
 # Where a chunk or a message of less than 4 GiB may begin.
@@ -82,7 +83,7 @@ class McapWalk:
         return self.index
 
     def _read(self, at: int, count: int) -> bytes:
-        return os.pread(self._fd, count, at)
+        return os.pread(self._fd, count, at) if at < self._size else b""
 
     def _note_damage(self, text: str) -> None:
         self.index.damaged = True
@@ -175,7 +176,8 @@ class McapWalk:
             raise Malformed(f"a footer of {len(body)} bytes")
         start, _, crc = m.FOOTER_BODY.unpack(body)
         covered = at + m.HEAD.size + m.FOOTER_BODY.size - 4
-        if crc and start and not (start <= at and crc32(self._read(start, covered - start)) == crc):
+        bounded = start <= at and covered - start <= MAX_SUMMARY
+        if crc and start and not (bounded and crc32(self._read(start, covered - start)) == crc):
             self.index.summary_channels.clear()
             self.index.summary_schemas.clear()
             self.index.announced = None

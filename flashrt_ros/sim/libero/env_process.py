@@ -75,10 +75,12 @@ class Answers:
     def __init__(self, suite, wait_steps: int):
         self._suite, self._wait = suite, wait_steps
         self._task = None
+        self._recording: int | None = None
 
     def reset(self, message: dict, arrays: dict) -> tuple[dict, dict]:
         """Trial of a task: scene, init state when there is one, wait steps; or the start of a demonstration."""
         number = int(message["task"])
+        self._recording = None
         if message["demonstration"] is not None:
             self._task = self._suite.demonstration(int(message["demonstration"]))
         else:
@@ -101,6 +103,23 @@ class Answers:
     def demonstrations(self, message: dict, arrays: dict) -> tuple[dict, dict]:
         actions = self._suite.demonstrations()
         return {"count": len(actions)}, {str(i): a for i, a in enumerate(actions)}
+
+    def recorded(self, message: dict, arrays: dict) -> tuple[dict, dict]:
+        """Per demonstration: actions [T, 7] as recorded, and the simulated times [T] in s."""
+        out: dict[str, np.ndarray] = {}
+        for i, (actions, states) in enumerate(self._suite.recordings()):
+            out |= {f"actions{i}": actions, f"times{i}": states[:, 0]}
+        return {"count": len(out) // 2, "prompt": self._suite.tasks[0][1]}, out
+
+    def recorded_frame(self, message: dict, arrays: dict) -> tuple[dict, dict]:
+        """Readings and pictures of one recorded state, put in place; nothing is stepped."""
+        number, step = int(message["demonstration"]), int(message["step"])
+        if number != self._recording:
+            self._task, self._recording = self._suite.demonstration(number), number
+            self._states = self._suite.recordings()[number][1]
+        self._task.put(self._states[step])
+        pictures = {f"picture{i}": p for i, p in enumerate(self._task.pictures())}
+        return {}, {**self._task.readings(), **pictures}
 
 
 def serve(wire: Wire, args: argparse.Namespace) -> int:

@@ -154,8 +154,14 @@ class LiftSuite:
 
     def demonstrations(self) -> list[np.ndarray]:
         """Actions [T, 7] of the human demonstrations in robosuite's package."""
+        return [actions for actions, _ in self.recordings()]
+
+    def recordings(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(actions [T, 7], flattened simulator states [T, S] before each) of the demonstrations; states begin with time."""
         with self._demos() as demos:
-            return [demos[f"data/{name}/actions"][()] for name in sorted(demos["data"])]
+            return [
+                (demos[f"data/{name}/actions"][()], demos[f"data/{name}/states"][()]) for name in sorted(demos["data"])
+            ]
 
     def demonstration(self, number: int) -> RobosuiteTask:
         """The scene in which a demonstration was recorded (the size of the cube is drawn anew otherwise), at its start."""
