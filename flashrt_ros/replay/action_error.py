@@ -79,20 +79,21 @@ class ActionErrors:
         self.first, self.chunk, self.served = Spread(dims), Spread(dims), Spread(dims)
         self.by_row = Spread(horizon)
 
-    def add_chunk(self, error: np.ndarray) -> np.ndarray:
-        """error: predicted - recorded [H, A], NaN where nothing was recorded. Returns |error| normalised, [H, A]."""
-        self._add(self.first, error[:1])
-        normal = self._add(self.chunk, error)
-        self.by_row.add(_row_means(normal)[None])
+    def add_chunks(self, error: np.ndarray) -> np.ndarray:
+        """error: predicted - recorded [N, H, A], NaN where nothing was recorded. Returns |error| normalised, [N, H, A]."""
+        count, rows, dims = error.shape
+        normal = np.abs(error) / self.scale
+        means = _means(normal)
+        flat = np.concatenate([error, means[..., None]], axis=2)
+        self.first.add(flat[:, 0])
+        self.chunk.add(flat.reshape(count * rows, dims + 1))
+        self.by_row.add(means)
         return normal
 
     def add_served(self, error: np.ndarray) -> np.ndarray:
         """error: [N, A] of commands. Returns it normalised."""
-        return self._add(self.served, error)
-
-    def _add(self, spread: Spread, error: np.ndarray) -> np.ndarray:
         normal = np.abs(error) / self.scale
-        spread.add(np.concatenate([error, _row_means(normal)[:, None]], axis=1))
+        self.served.add(np.concatenate([error, _means(normal)[:, None]], axis=1))
         return normal
 
     def merge(self, other: ActionErrors) -> None:
@@ -119,11 +120,11 @@ class ActionErrors:
         return out
 
 
-def _row_means(normal: np.ndarray) -> np.ndarray:
-    """Mean over the dimensions that are known, [N]; NaN where none is."""
+def _means(normal: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is known, NaN where nothing is."""
     known = np.isfinite(normal)
-    count = known.sum(axis=1)
-    total = np.where(known, normal, 0.0).sum(axis=1)
+    count = known.sum(axis=-1)
+    total = np.where(known, normal, 0.0).sum(axis=-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

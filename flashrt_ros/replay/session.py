@@ -17,7 +17,7 @@ from flashrt_core.runtime.rtc import AsyncChunkRunner
 
 from ..config.settings import RobotConfig
 from ..control.guard import Guard
-from ..control.health import Health
+from ..control.health import FAULTS, Health
 from ..control.loop import ControlLoop
 from ..control.tick_record import PlannedChunk, TickRecord
 from ..inputs.observation import Observation
@@ -33,6 +33,7 @@ from .splice_trace import SpliceTrace
 from .timeline import Tick
 
 EXCERPT_TICKS = 400
+FAULT_NAMES = {row.name: f"{fault} {row.name}" for fault, row in FAULTS.items()}
 OPEN_LOOP = {"follow_tolerance": 1e6, "anchor_gap": 1e6}  # nothing follows these commands: F20, F21 have no meaning
 
 
@@ -193,7 +194,7 @@ class Session:
         out.stats.update({name: int(stats[name]) for name in names})
         out.stats["index_errors"] += self._loop.counters.index_errors
         out.stats["internal_errors"] += self._loop.counters.internal_errors
-        out.faults.update(self._health.counters)
+        out.faults.update({FAULT_NAMES.get(name, name): n for name, n in self._health.counters.items()})
         out.clamped.update(self._guard.clamp_counts)
         self._runner.close()
         self._loop = None

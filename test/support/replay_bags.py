@@ -126,7 +126,7 @@ def arm_recording(
     robot: RobotConfig, ticks: int, side: int = 32, offset: float = 0.0, start_ns: int = START_NS,
     pictures: int = 8,
 ) -> Recording:  # fmt: skip
-    """A generated recording: joint values rise by 0.01 a tick, each command is the state `offset` away from it."""
+    """A generated recording: joint values go to and fro by 0.01 a tick, each command is the state `offset` away from it."""
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (pictures, side, side, 3), dtype=np.uint8)
     period, out = round(1e9 / robot.control_hz), Recording()
@@ -135,7 +135,22 @@ def arm_recording(
         at = start_ns + k * period
         for camera in robot.cameras:
             out.add(at, f"/{camera.topic}", IMAGE, image(frames[k % pictures], at))
-        values = np.full(len(robot.state), 0.01 * k)
+        values = np.full(len(robot.state), 0.01 * (100 - abs(k % 200 - 100)))
         out.add(at, "/joint_states", STATE, state(robot.state_names, values, at))
         out.add(at, f"/{robot.topics.forward}", COMMAND, command(values + offset))
     return out
+
+
+def scripted_settings(robot: RobotConfig, *, seed: int = 0, latency: str = "0", prompt: str = "", **fields):
+    """ReplaySettings of a scripted policy that fits `robot`; fields are the script's, splice and replan_ticks the node's."""
+    from flashrt_ros.config.config_file import load_node
+    from flashrt_ros.replay.settings import Latency, ReplaySettings
+    from flashrt_ros.worker.interface import Script
+
+    node = {k: fields.pop(k) for k in ("splice", "replan_ticks") if k in fields}
+    node = {"control_hz": robot.control_hz, "worker": "inprocess", "splice": "none", "replan_ticks": 5, "prompt": prompt} | node
+    script = {"horizon": 10, "action_dim": len(robot.actions), "state_dim": len(robot.state), "views": robot.views,
+              "image_size": 32, "step": 0.01} | fields  # fmt: skip
+    return ReplaySettings(
+        robot, node=load_node(**node), latency=Latency(latency), seed=seed, script=Script(**script)
+    )

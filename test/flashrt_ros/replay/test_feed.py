@@ -1,0 +1,60 @@
+"""The reading process gives exactly what reading here gives, is bounded, and says how it ended."""
+
+import numpy as np
+import pytest
+from support.replay_bags import arm_recording, arm_robot, scripted_settings
+
+from flashrt_core.errors import DeviceError
+from flashrt_ros.replay import feed as feed_module
+from flashrt_ros.replay.decode import ImageIn
+from flashrt_ros.replay.feed import BagEnd, FeedPlan, InlineFeed, ProcessFeed
+from flashrt_ros.replay.run import check_bags
+from flashrt_ros.replay.timeline import Tick
+
+ROBOT = arm_robot(views=("front", "wrist"))
+
+
+@pytest.fixture
+def plan(tmp_path):
+    settings = scripted_settings(ROBOT)
+    (job,) = check_bags([arm_recording(ROBOT, 150).write(tmp_path / "bag")], settings, None)
+    return FeedPlan(job.path, job.topics, settings, 32)
+
+
+def test_process_gives_what_inline_gives(plan, monkeypatch):
+    monkeypatch.setattr(feed_module, "MAX_SLOTS", 8)  # a ring much smaller than the bag: slots are used again and again
+    here = list(InlineFeed(plan))
+    with ProcessFeed(plan) as feed:
+        there = list(feed)
+    assert len(here) == len(there) and isinstance(there[-1], BagEnd)
+    for a, b in zip(here, there, strict=True):
+        assert type(a) is type(b)
+        if isinstance(a, ImageIn):
+            assert np.array_equal(a.frame.image, b.frame.image) and not b.frame.image.flags.writeable
+            assert (a.frame.seq, a.frame.digest, a.frame.stamp_ns) == (b.frame.seq, b.frame.digest, b.frame.stamp_ns)
+        elif isinstance(a, Tick):
+            assert (a.at_ns, a.tick) == (b.at_ns, b.tick) and np.array_equal(a.command, b.command)
+    assert here[-1] == there[-1]
+
+
+def test_leaving_early_ends_the_process(plan, monkeypatch):
+    monkeypatch.setattr(feed_module, "MAX_SLOTS", 8)
+    with ProcessFeed(plan) as feed:
+        next(iter(feed))
+        process = feed._process
+    assert not process.is_alive()
+
+
+def test_a_dead_process_is_said(plan):
+    with ProcessFeed(plan) as feed:
+        feed._process.terminate()
+        feed._process.join()
+        with pytest.raises(DeviceError, match="reading"):
+            list(feed)
+
+
+def test_a_bag_that_vanishes_is_said(plan):
+    for file in plan.bag.iterdir():
+        file.unlink()
+    with ProcessFeed(plan) as feed, pytest.raises(DeviceError, match="reading the bag"):
+        list(feed)
