@@ -23,6 +23,7 @@ from .protocol import CONTROL_HZ, Protocol, check_suite
 from .wire import Wire, WireClosed, WireTimeout
 
 GL = ("egl", "osmesa", "glfw")
+MODULE = "flashrt_ros.sim.libero.env_process"
 _spawning = threading.Lock()  # an inheritable descriptor must not reach another thread's process
 
 
@@ -36,7 +37,7 @@ class SimulatorSpec:
 
     python: its interpreter; None: .venv-libero of this checkout, or ours. assets, init_states: folders, None: where the
     package and `make libero` put them. start_s, reset_s, step_s, episode_s: bounds of one start, reset, step, episode;
-    the first start of an installation compiles for minutes. module: of the process (tests put another one here).
+    the first start of an installation compiles for minutes.
     """
 
     suite: str
@@ -49,7 +50,6 @@ class SimulatorSpec:
     reset_s: float = 300.0
     step_s: float = 60.0
     episode_s: float = 1800.0
-    module: str = "flashrt_ros.sim.libero.env_process"
 
     def __post_init__(self) -> None:
         check_suite(self.suite)
@@ -157,7 +157,7 @@ class SimulatorProcess:
         if spec.gl == "glfw":
             del words["PYOPENGL_PLATFORM"]
         argv = [
-            "env", "-u", "PYTHONHOME", *(f"{k}={v}" for k, v in words.items()), str(find_python(spec.python)), "-m", spec.module,
+            "env", "-u", "PYTHONHOME", *(f"{k}={v}" for k, v in words.items()), str(find_python(spec.python)), "-m", MODULE,
             "--parent", str(os.getpid()), "--fd", str(end.fileno()), "--log", str(self.log.absolute()), "--suite", spec.suite,
             "--resolution", str(spec.protocol.resolution), "--wait-steps", str(spec.protocol.wait_steps), "--gl", spec.gl,
             "--config", str(place / "libero"),

@@ -1,0 +1,196 @@
+"""An evaluation against a double of the simulator: protocol on the wire, resuming, parallel runs, figures and page."""
+
+import json
+
+import numpy as np
+import pytest
+from support.fake_simulator import Forward, simulator_spec
+
+from flashrt_core.errors import ConfigError
+from flashrt_ros.sim.libero.env_client import SimulatorEnv, SimulatorError, find_python
+from flashrt_ros.sim.libero.plan import STRATEGIES, Condition, EvaluationPlan
+from flashrt_ros.sim.libero.policies import DemoReplay
+from flashrt_ros.sim.libero.report import page, write_page
+from flashrt_ros.sim.libero.results import summarise
+from flashrt_ros.sim.libero.run import open_results, run_here, run_jobs
+
+TIMES = ("wall_s", "reset_s", "physics_s", "render_s", "policy_s")
+
+
+@pytest.fixture
+def env(tmp_path):
+    made = []
+
+    def make(seed=7, policy_px=None, behaviour=None, **fields) -> SimulatorEnv:
+        made.append(SimulatorEnv(simulator_spec(tmp_path, behaviour, **fields), seed, tmp_path / "log", policy_px))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_what_an_episode_begins_with(env):
+    e = env()
+    e.reset_to(0, 3)
+    assert e.prompt == "move the hand" and e.arm_joints[:3].tolist() == [7, 3, 10]  # seed, resets before, wait steps
+    e.reset_to(1, 0)
+    assert e.prompt == "move the hand again" and e.arm_joints[:3].tolist() == [7, 0, 10]
+
+
+def test_each_episode_has_its_seed_with_lerobot(env):
+    e = env(seed=1000, name="lerobot")
+    e.reset_to(0, 3)
+    assert e.arm_joints[:3].tolist() == [1003, 0, 10]
+
+
+def test_a_demonstration_begins_without_wait_steps(env):
+    e = env()
+    e.reset_to(0, 1, demonstration=1)
+    assert e.arm_joints[:3].tolist() == [0, 1, 0]
+
+
+def test_init_states_are_put_in_place_and_go_round(env, tmp_path):
+    states = np.arange(12.0).reshape(3, 4)
+    (tmp_path / "init/libero_spatial").mkdir(parents=True)
+    np.savez(tmp_path / "init/libero_spatial/move.npz", states=states)
+    e = env(suite="libero_spatial", init_states=tmp_path / "init")
+    for trial in (0, 2, 4):
+        e.reset_to(0, trial)
+        assert e.arm_joints[:3].tolist() == states[trial % 3, :3].tolist()
+
+
+def test_observation_and_frame_show_the_same_scene_the_right_way_round(env):
+    e = env()
+    e.reset_to(0, 0)
+    seen = e.observe()["images"][0]  # the mark is in the first row and column as MuJoCo gives them: bottom left
+    assert seen[-1, -1].tolist() == [255] * 3 and seen.sum() == 3 * 255
+    assert e.frame(32)[-1, 0].tolist() == [255] * 3
+    small = env(policy_px=16)
+    small.reset_to(0, 0)
+    assert small.observe()["images"][1].shape == (16, 16, 3)
+
+
+def test_steps_move_the_hand_and_end_in_success(env):
+    e = env(behaviour={"needs": 2})
+    e.reset_to(0, 0)
+    e.step(np.array([1.0, 0, 0, 0, 0, 0, -1]))
+    assert not e.success and e.state()[0] == pytest.approx(0.05)
+    e.step(np.array([0.5, 0, 0, 0, 0, 0, -1]))
+    assert e.success and e.steps == 2 and e.state()[0] == pytest.approx(0.075)
+
+
+def test_no_process_no_episode(env):
+    with pytest.raises(SimulatorError, match="no process"):
+        env().step(np.zeros(7))
+
+
+def test_missing_interpreter_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="make libero"):
+        find_python(tmp_path / "none")
+
+
+# ---- runs
+
+
+def evaluate(tmp_path, out="out", behaviour=None, using=None, **fields):
+    spec = simulator_spec(tmp_path, behaviour)
+    plan = EvaluationPlan(**{"simulator": spec, "policy": "scripted", "tasks": (0,), "episodes": 3, "seed": 7, **fields})
+    file = open_results(plan, tmp_path / out)
+    jobs = file.missing()
+    run_jobs(file, jobs, run_here(plan, using or Forward()))
+    return file, len(jobs)
+
+
+def plain(file) -> list[dict]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for _, row in sorted(file.rows.items())]
+
+
+def test_result_has_a_line_per_episode_and_a_second_run_goes_on(tmp_path):
+    file, ran = evaluate(tmp_path, episodes=2)
+    text = file.path.read_text()
+    head, *rows = (json.loads(line) for line in text.splitlines())
+    assert ran == 2 and head["run"]["suite"] == "robosuite_lift" and [r["trial"] for r in rows] == [0, 1]
+    assert all(r["success"] and r["steps"] == 12 and r["error"] is None for r in rows)
+    _, ran = evaluate(tmp_path, episodes=2)
+    assert ran == 0 and file.path.read_text() == text
+    more, ran = evaluate(tmp_path, episodes=3)
+    assert ran == 1 and more.path.read_text().startswith(text)
+
+
+def test_a_line_cut_by_a_crash_is_run_again(tmp_path):
+    file, _ = evaluate(tmp_path)
+    whole = plain(file)
+    text = file.path.read_text()
+    file.path.write_text(text[: text.rindex('"success"')])
+    again, ran = evaluate(tmp_path)
+    assert ran == 1 and plain(again) == whole
+
+
+def test_another_evaluation_does_not_mix_in(tmp_path):
+    evaluate(tmp_path)
+    for other in ({"seed": 8}, {"policy": "demo-replay"}, {"replan_ticks": 7}):
+        with pytest.raises(ConfigError, match="another"):
+            evaluate(tmp_path, **other)
+
+
+def test_errors_are_kept_unless_they_are_to_be_retried(tmp_path):
+    file, _ = evaluate(tmp_path, behaviour={"faults": {"1": "raise"}})
+    assert [bool(r["error"]) for r in plain(file)] == [False, True, False]
+    file, ran = evaluate(tmp_path)
+    assert ran == 0
+    assert [job.trial for job in file.missing(retry_errors=True)] == [1]
+    run_jobs(file, file.missing(retry_errors=True), run_here(file.plan, Forward()))
+    assert not any(r["error"] for r in plain(file))
+    assert not any(r["error"] for r in plain(open_results(file.plan, tmp_path / "out")))  # the later line counts
+
+
+def test_results_do_not_depend_on_the_number_of_simulators(tmp_path):
+    conditions = (Condition(), Condition("quintic", 100.0))
+    one, _ = evaluate(tmp_path, "one", conditions=conditions)
+    three, _ = evaluate(tmp_path, "three", conditions=conditions, workers=3)
+    assert plain(one) == plain(three) and len(plain(one)) == 6
+
+
+def test_replay_gives_the_recorded_action_of_each_step_in_every_strategy(tmp_path):
+    conditions = tuple(Condition(s, 0.0) for s in STRATEGIES)
+    file, _ = evaluate(tmp_path, using=DemoReplay(), episodes=2, conditions=conditions)
+    for row in plain(file):
+        commands = file.episodes([row])[0].commands
+        assert commands[:, 0] == pytest.approx(0.5 * (1 + row["trial"] % 2)), row["splice"]
+        assert row["steps"] == 12 and row["tick_misses"] == 0
+
+
+def test_sync_stands_still_while_the_policy_computes(tmp_path):
+    conditions = (Condition("sync", 0.0), Condition("sync", 200.0), Condition("none", 200.0))
+    file, _ = evaluate(tmp_path, episodes=1, conditions=conditions)
+    still, waited, moving = (file.rows[c.splice, c.latency_ms, 0, 0] for c in conditions)
+    assert still["steps"] == waited["steps"] == moving["steps"] == 12 and still["chunks"] == waited["chunks"] == 3
+    assert still["task_s"] == pytest.approx(0.6)
+    assert waited["task_s"] == pytest.approx(0.6 + 3 * 0.2)  # every chunk is waited for
+    assert moving["task_s"] == pytest.approx(0.6 + 0.2)  # only the first one
+
+
+def test_figures_and_page(tmp_path):
+    behaviour = {"needs": 12, "faults": {"2": "raise"}}
+    conditions = (Condition(), Condition("linear", 50.0))
+    file, _ = evaluate(tmp_path, behaviour=behaviour, conditions=conditions)
+    result = summarise(file, 2.0)
+    json.dumps(result, allow_nan=False)
+    first, second = result["conditions"]
+    assert (first["episodes"], first["successes"], first["errors"]) == (2, 2, 1)
+    assert first["tasks"][0]["name"] == "move" and first["mean_steps_of_successes"] == 12
+    assert first["success_wilson95"] == pytest.approx([0.3424, 1.0], abs=1e-3)
+    assert second["boundary"]["cb6_index_law"] == 1.0 and second["boundary"]["cb5_ratio"] is not None
+    assert result["cost"]["steps"] == 48 and 0 <= result["cost"]["share"]["policy"] <= 1
+    text = write_page(tmp_path / "out", result, "flashrt libero").read_text()
+    assert "1 errors apart" in text and "linear" in text and "http" not in text and "<script" not in text
+
+
+def test_failures_leave_a_film(tmp_path):
+    file, _ = evaluate(tmp_path, behaviour={"needs": 1000}, episodes=1)
+    assert [f.name for f in (tmp_path / "out/failures").iterdir()] == ["sync-0ms_task0_trial0.gif"]
+    row = plain(file)[0]
+    assert row["steps"] == 30 and not row["success"] and row["error"] is None
+    text = page(tmp_path / "out", summarise(file, 1.0))
+    assert "data:image/gif;base64," in text and "0.0 %" in text
