@@ -30,6 +30,13 @@ class Nvml:
         out = ctypes.c_uint()
         return None if getattr(self._lib, name)(self._device, *args, ctypes.byref(out)) else out.value
 
+    def used_bytes(self) -> int:
+        """Memory in use on the device, by whomever."""
+        out = (ctypes.c_ulonglong * 3)()  # nvmlMemory_t: total, free, used
+        if self._lib.nvmlDeviceGetMemoryInfo(self._device, out):
+            raise OSError("nvmlDeviceGetMemoryInfo failed")
+        return out[2]
+
     def _text(self, name: str, *first: Any) -> str:
         out = ctypes.create_string_buffer(96)
         return "" if getattr(self._lib, name)(*first, out, 96) else out.value.decode(errors="replace")

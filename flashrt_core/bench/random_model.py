@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import numpy as np
 from ..core.checkpoint import Checkpoint
 from ..errors import ConfigError, nearest
 from ..models.pi05.dims import GemmaDims, Pi05Dims, VisionDims
+from ..models.pi05.tensors import expected_tensors
 from .random_weights import RandomSource
 from .tokenizer_file import character_tokenizer
 
+_BLOCK = 1 << 20  # values that a written checkpoint repeats
 STATE_DIM, ROBOT_ACTION_DIM = 8, 7  # as pi05_libero
 SIZES = {
     "full": Pi05Dims(prompt_capacity=48),  # the published sizes, capacity of pi05_libero
@@ -84,6 +87,36 @@ def write_small_files(folder: Path, dims: Pi05Dims, seed: int) -> None:
     stats = {"norm_stats": {"state": block(STATE_DIM), "actions": block(ROBOT_ACTION_DIM)}}
     (folder / "norm_stats.json").write_text(json.dumps(stats))
     (folder / "tokenizer.model").write_bytes(character_tokenizer(dims.vocab_size))
+
+
+def write_random(folder: Path, dims: Pi05Dims, seed: int = 0) -> int:
+    """A whole checkpoint folder of random BF16 weights, for measuring a start from disk; returns the file's bytes.
+
+    Values repeat one block, shifted and scaled by tensor: gigabytes in seconds, and of the sizes that real weights have.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_small_files(folder, dims, seed)
+    shapes = {name: shape for name, shape in expected_tensors(dims).items() if "embed_tokens" not in name}
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        count = 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + count]}
+        at += count
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    block = np.random.default_rng(seed).standard_normal(_BLOCK, dtype=np.float32)
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for i, (name, shape) in enumerate(shapes.items()):
+            norm = "layer_norm" in name or "post_layernorm" in name
+            values = (1.0 + 0.1 * block) if norm else block * (0.1 if len(shape) == 1 else 1 / math.sqrt(math.prod(shape[1:])))
+            bits = np.roll((values.view(np.uint32) >> 16).astype(np.uint16), 7919 * i)
+            left = math.prod(shape)
+            while left:
+                part = bits[: min(left, _BLOCK)]
+                file.write(part.data)
+                left -= part.size
+    return 8 + len(text) + at
 
 
 def prompt_of(tokens: int) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CheckpointError, CheckpointNotFound
@@ -18,6 +21,7 @@ from .weight_source import FileSource
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _MAX_INDEX = 16 << 20
+_READERS = 8  # threads that look for NaN; more do not read memory faster
 
 
 class Checkpoint:
@@ -27,15 +31,27 @@ class Checkpoint:
         self.dir, self.files = directory, files
         self.manifest: dict[str, FileDigest] | None = read_manifest(directory)
         self._sha256: dict[str, str] = {}
+        self._hashing = threading.Lock()
 
     def source(self, strip_prefix: str | None = None, *, device: str = "cpu") -> FileSource:
         """All tensors as one weight source; see `FileSource` for the prefix. `get` gives torch tensors on `device`."""
         return FileSource(self.files.values(), strip_prefix=strip_prefix, device=device)
 
     def check_finite(self) -> None:
-        """Reads all weights once; CheckpointError names the first tensor with a NaN or an infinity."""
-        for file in self.files.values():
-            check_finite(file)
+        """Reads all weights once, in several threads; CheckpointError names the first tensor with a NaN or an infinity."""
+        tensors = [(file, key) for file in self.files.values() for key in file.keys()]
+        with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(lambda pair: check_finite(pair[0], [pair[1]]), tensors):
+                pass
+
+    def digest_soon(self) -> None:
+        """Compute `digest` beside what the caller does next. What goes wrong is raised by `digest` itself."""
+
+        def compute() -> None:
+            with suppress(CheckpointError, OSError):
+                self.digest()
+
+        threading.Thread(target=compute, name="checkpoint-digest", daemon=True).start()
 
     def digest(self, progress: Callable[[int, int], None] | None = None) -> str:
         """sha256 that changes with any byte of any weight file: over `name, size, sha256(content)` of each, by name.
@@ -98,6 +114,10 @@ class Checkpoint:
             )
 
     def _hash(self, name: str, advance: Callable[[int], None] | None) -> str:
+        with self._hashing:  # a second caller waits for the first one's result
+            return self._hash_once(name, advance)
+
+    def _hash_once(self, name: str, advance: Callable[[int], None] | None) -> str:
         known = self._sha256.get(name)
         if known is not None:
             return known

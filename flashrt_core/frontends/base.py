@@ -74,6 +74,8 @@ class Frontend:
             raise ConfigError("state_prompt_mode", expected="'exact' or 'fixed'", found=repr(state_prompt_mode))
         self._say("opening checkpoint")
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(Path(checkpoint))
+        if self.checkpoint.manifest is None and self._wants_fp8(use_fp8):
+            self.checkpoint.digest_soon()  # the calibration cache asks for it; `verify` computes it too
         self.verified = self.checkpoint.verify(allow_unverified=allow_unverified)
         self.profile = self.MODEL.load_profile(self.checkpoint.dir, profile)
         self.dims = self.MODEL.loaded_dims(
@@ -87,7 +89,7 @@ class Frontend:
         self.stats = load_norm_stats(self.checkpoint.dir, self.profile)
         self.tokenizer = load_tokenizer(self.checkpoint.dir, expected_vocab=self.dims.vocab_size, path=tokenizer)
         self._views = self.profile.views[:num_views]
-        self.quantised = self.PIPELINE.FP8_BY_DEFAULT if use_fp8 is None else bool(use_fp8)
+        self.quantised = self._wants_fp8(use_fp8)
         if self.quantised and self.PIPELINE.PLAN_FP8 is None:
             raise NotBuilt(f"FP8 on {self.MACHINE.arch}", found="no FP8 units there", hint="use_fp8=False runs in BF16")
         self.machine = self.MACHINE()
@@ -106,6 +108,10 @@ class Frontend:
             self._program_served: Program | None = None
             self._restore_calibration()
 
+    @classmethod
+    def _wants_fp8(cls, use_fp8: bool | None) -> bool:
+        return cls.PIPELINE.FP8_BY_DEFAULT if use_fp8 is None else bool(use_fp8)
+
     # ---- load and plan
 
     def _program(self, name: str, plan: Any) -> Program:
@@ -122,6 +128,7 @@ class Frontend:
         self._say("capturing")
         program.capture()
         program.fit_cameras(self.image_sizes)
+        self.machine.trim()
         self._program_served, self._cached_for = program, None
 
     # ---- calibrate
@@ -169,6 +176,8 @@ class Frontend:
         result = measure_scales(wide, samples, percentile, self._say if verbose else logger.debug)
         for warning in result.warnings:
             logger.warning("calibration: %s", warning)
+        del wide  # its memory is what the quantised program is loaded into
+        self.machine.trim()
         self._load_quantised(result)
         save_calibration(
             self.checkpoint.dir,

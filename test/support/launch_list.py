@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from support.checkpoints import TINY, random_tensors, replace_dims
 
 from flashrt_core.executors.torch_weights import DictSource
 from flashrt_core.frontends.program import Program, Variant
@@ -20,6 +19,7 @@ from flashrt_core.ops.check import bind_args, check_args, nbytes
 from flashrt_core.ops.schema import Code, Dim, Ptr
 from flashrt_core.ops.table import OPS, Epilogue
 from flashrt_core.types import DType
+from support.checkpoints import TINY, random_tensors, replace_dims
 
 DIMS = replace_dims(TINY, num_steps=2)
 INPUTS = ("images.u8", "images.f32", "ids", "prefix_len", "actions", "rope", "scales")  # written before a replay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,11 @@ class HopperMachine:
         out = self._torch.from_numpy(np.ascontiguousarray(array)).to("cuda")
         self._torch.cuda.synchronize()
         return out
+
+    def trim(self) -> None:
+        """Give memory that PyTorch holds but does not use back to the device. Not on the path of a replay."""
+        gc.collect()  # a program is freed with the last cycle that knows it
+        self._torch.cuda.empty_cache()
 
     def sync(self) -> None:
         """Wait for the stream."""

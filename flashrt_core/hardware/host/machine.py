@@ -61,5 +61,8 @@ class HostMachine:
         """The array as a tensor in this machine's memory."""
         return tensor_of(np.ascontiguousarray(array))
 
+    def trim(self) -> None:
+        """Freed memory is the allocator's business on the host."""
+
     def sync(self) -> None:
         """Host streams run in order at the call."""
