@@ -16,6 +16,7 @@ from .figures import result as figures
 from .figures import timing as timing_figures
 from .outcome import UNIT_FIELDS, BagOutcome
 from .page import comparison_html, write_page
+from .rerun_log import check_rerun, write_rerun
 from .run import BagJob, OnTick, Progress, check_bags, find_bags, merged, play_bags
 from .settings import ReplaySettings
 
@@ -60,7 +61,7 @@ def replay(paths: Sequence[Path], settings: ReplaySettings, out: Path, how: How 
 
     Raises BagError for a bag that cannot be used (before a model is loaded), ConfigError, and the errors of `load_model`.
     """
-    jobs = _prepare(paths, settings, out)
+    jobs = _prepare(paths, settings, out, how)
     played = _play(jobs, settings, how)
     return ReplayOutput(played, _write(out, played, settings, how, command), _lost(played, settings))
 
@@ -73,7 +74,7 @@ def compare(
     if not 0 <= margin <= 10:
         raise ConfigError("margin", expected="0..10 (0.05 is 5 %)", found=margin)
     a, b = sides
-    jobs = _prepare(paths, b, out)
+    jobs = _prepare(paths, b, out, how)
     played_a = _play([_without_chunks(job) for job in jobs], a, how)
     played_b = _play(jobs, b, how)
     found = {kind: difference(played_a.total.units, played_b.total.units, kind) for kind in UNIT_FIELDS}
@@ -93,7 +94,9 @@ def _without_chunks(job: BagJob) -> BagJob:
     return replace(job, chunks=None)
 
 
-def _prepare(paths: Sequence[Path], settings: ReplaySettings, out: Path) -> list[BagJob]:
+def _prepare(paths: Sequence[Path], settings: ReplaySettings, out: Path, how: How) -> list[BagJob]:
+    if how.rerun:
+        check_rerun()
     bags = find_bags(paths)
     jobs = check_bags(bags, settings, out)
     try:
@@ -142,7 +145,5 @@ def _write(
     write_page(page, played.result, played.timing, played.total, settings.robot, command, compared)
     files = [page, data, times, out / "chunks"]
     if how.rerun:
-        from .rerun_log import write_rerun
-
         files.append(write_rerun(out / "replay.rrd", played.total, settings.robot))
     return tuple(files)
