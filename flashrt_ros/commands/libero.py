@@ -38,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tasks", metavar="LIST", help="numbers, for example 0-3,7 (default: all of the suite)")
     add("--episodes", type=int, metavar="N", help="per task (default: the protocol's, 50 or 10)")
     add("--seed", type=int, help="default: the protocol's, 7 or 1000")
-    add("--splice", nargs="+", default=["sync"], metavar="S", help=f"{', '.join(STRATEGIES)} (default sync)")
+    add("--splice", nargs="+", metavar="S", help=f"{', '.join(STRATEGIES)} (default sync; over ros: none)")
     add("--latency-ms", nargs="+", type=float, default=[0.0], metavar="MS", help="added to each policy call")
     add("--replan", type=int, metavar="N", help="actions between policy calls (default: the protocol's, 5 or 10)")
     add("--realtime", action="store_true", help="pace the loop by the wall clock instead of simulated time")
     add("--via", default="inprocess", help="inprocess (default), or ros: simulator and policy node over DDS")
+    add("--rate", type=float, default=1.0, metavar="X", help="over ros: times real time; other than 1: /clock, lock-step")
+    add("--camera-hz", type=float, default=10.0, metavar="HZ", help="over ros: rate of the pictures (default 10)")
     add("--gl", default="egl", help="egl (default), osmesa or glfw")
     add("--workers", type=int, default=1, metavar="N", help="simulators at a time, a process each (default 1)")
     add("--ray", metavar="ADDRESS", help="run the episodes on a Ray cluster: its address, or local")
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 def make_plan(args: argparse.Namespace):
     """The evaluation as the options say it. Raises ConfigError."""
     from ..sim.libero.env_client import SimulatorSpec
-    from ..sim.libero.plan import Condition, EvaluationPlan
+    from ..sim.libero.plan import Condition, EvaluationPlan, parse_tasks
     from ..sim.libero.policies import check_policy
     from ..sim.libero.protocol import check_suite, protocol
 
@@ -97,6 +99,7 @@ def make_plan(args: argparse.Namespace):
     spec = SimulatorSpec(
         suite, rules, args.gl, args.sim_python, args.assets, args.init_states, episode_s=args.episode_timeout
     )
+    splices = args.splice or ["none" if args.via == "ros" else "sync"]
     fp8 = {"auto": (), "fp8": (("use_fp8", True),), "full": (("use_fp8", False),)}
     if args.precision not in fp8:
         raise ConfigError("precision", expected="auto, fp8 or full", found=repr(args.precision))
@@ -104,23 +107,8 @@ def make_plan(args: argparse.Namespace):
         spec, policy, parse_tasks(args.tasks, suite), rules.episodes if args.episodes is None else args.episodes,
         rules.seed if args.seed is None else args.seed, args.checkpoint,
         (("hardware", args.hardware), *fp8[args.precision]),
-        tuple(Condition(s, ms) for s in args.splice for ms in args.latency_ms), args.replan, args.realtime, args.workers,
+        tuple(Condition(s, ms) for s in splices for ms in args.latency_ms), args.replan, args.realtime, args.workers,
     )  # fmt: skip
-
-
-def parse_tasks(text: str | None, suite: str) -> tuple[int, ...]:
-    """"0-3,7" -> 0, 1, 2, 3, 7. None: all. Raises ConfigError."""
-    from ..sim.libero.protocol import SUITES as COUNTS
-
-    if text is None:
-        return tuple(range(COUNTS[suite]))
-    numbers: list[int] = []
-    for word in text.split(","):
-        first, dash, last = word.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or len(word) > 9:
-            raise ConfigError("tasks", expected="numbers such as 0-3,7", found=ascii(text)[:60])
-        numbers += range(int(first), int(last if dash else first) + 1)
-    return tuple(numbers)
 
 
 def executor(args: argparse.Namespace, plan, progress):
@@ -128,7 +116,7 @@ def executor(args: argparse.Namespace, plan, progress):
     if args.via == "ros":
         from ..sim.libero.ros_run import run_over_ros
 
-        return run_over_ros(plan, progress)
+        return run_over_ros(plan, progress, args.rate, args.camera_hz)
     if args.ray is not None:
         from ..sim.libero.ray_run import run_on_ray
 

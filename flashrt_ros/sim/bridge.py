@@ -46,12 +46,13 @@ COMMANDS_IN = QoSProfile(depth=100)  # deeper than the node's: a stopped executo
 
 
 class SimBridge(Node):
-    """Publishes what a robot of `robot`'s file would, for a TabletopEnv, and takes its commands."""
+    """Publishes what a robot of `robot`'s file would, for a TabletopEnv or anything like it, and takes its commands."""
 
     def __init__(
-        self, robot: RobotConfig, env, policy_node: str, ledger: CommandLedger, *, camera_hz: float, rate: float
-    ):
-        super().__init__("tabletop_sim")
+        self, robot: RobotConfig, env, policy_node: str, ledger: CommandLedger, *, camera_hz: float, rate: float,
+        name: str = "tabletop_sim",
+    ):  # fmt: skip
+        super().__init__(name)
         self._env, self._ledger, self._robot = env, ledger, robot
         every = env.control_hz / camera_hz
         if not (camera_hz > 0 and every >= 1 and abs(every - round(every)) < 1e-6):
@@ -256,7 +257,7 @@ def _run(args: argparse.Namespace, ended: threading.Event) -> int:
     )  # fmt: skip
     executor, done = SingleThreadedExecutor(), threading.Event()
     executor.add_node(bridge)
-    thread = threading.Thread(target=_spin, args=(executor, done), name="bridge-executor", daemon=True)
+    thread = threading.Thread(target=spin, args=(executor, done), name="bridge-executor", daemon=True)
     thread.start()
     try:
         return Episodes(bridge, operator, lockstep, Pacer(1.0 / env.control_hz, args.rate), events).run(ended)
@@ -267,7 +268,7 @@ def _run(args: argparse.Namespace, ended: threading.Event) -> int:
         bridge.destroy_node()
 
 
-def _spin(executor: SingleThreadedExecutor, done: threading.Event) -> None:
+def spin(executor: SingleThreadedExecutor, done: threading.Event) -> None:
     while not done.is_set():
         try:
             executor.spin_once(timeout_sec=0.2)

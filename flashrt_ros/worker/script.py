@@ -17,6 +17,7 @@ from .policy_worker import Progress, Request, WorkerInfo
 
 # What call n can be told to do. die: SIGKILL itself; exit: leave with code 3; device: a device error.
 FAULTS = ("exception", "observation", "device", "hang", "die", "exit", "nan", "inf", "wild", "shape", "empty")
+POLICIES = ("", "lift")
 START_ERRORS = {"ConfigError": ConfigError, "DeviceError": DeviceError, "RuntimeError": RuntimeError}
 
 
@@ -25,7 +26,8 @@ class Script:
     """Answers an observation whose state begins with k by rows k, k+1, ... (times `step`): the value for tick m is m.
 
     latencies_s: of the calls, repeated from the start when used up. faults: number of the call -> one of FAULTS.
-    constant: answer with this value in every row instead. digest: answer with what arrived instead, for tests of the way:
+    policy: "lift": answer as the scripted policy of sim/libero does. constant: answer with this value in every row
+    instead. digest: answer with what arrived instead, for tests of the way:
     CRC-32 (its low 20 bits) of images and prompt, sum of the state, seed (-1 for none).
     start_s: time that loading takes. start_error: class name
     of START_ERRORS to fail with at start.
@@ -43,6 +45,7 @@ class Script:
     digest: bool = False
     start_s: float = 0.0
     start_error: str | None = None
+    policy: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latencies_s", tuple(float(x) for x in self.latencies_s))
@@ -53,6 +56,8 @@ class Script:
         for name in self.faults.values():
             if name not in FAULTS:
                 raise ConfigError("scripted fault", found=repr(name), hint=nearest(name, FAULTS))
+        if self.policy not in POLICIES:
+            raise ConfigError("scripted policy", found=repr(self.policy), hint=nearest(str(self.policy), POLICIES))
         if self.start_error is not None and self.start_error not in START_ERRORS:
             raise ConfigError("start_error", found=self.start_error, hint=nearest(self.start_error, START_ERRORS))
 
@@ -117,6 +122,10 @@ class ScriptedPolicy:
 
     def _chunk(self, request: Request, fault: str | None) -> np.ndarray:
         s = self.script
+        if s.policy == "lift":
+            from ..sim.libero.scripted import LiftPolicy
+
+            return LiftPolicy().predict(list(request.images), request.prompt, request.state)
         if s.digest:
             row = np.resize(np.array(request_digest(request), np.float32), s.action_dim)
             return np.repeat(row[None], s.horizon, axis=0)

@@ -25,7 +25,7 @@ ROS_FILES = {
     "flashrt_ros/" + name + ".py"
     for name in (
         "bond", "convert", "endpoints", "graph_watch", "launching", "main", "node", "params", "qos", "bags/recorder", "sinks",
-        "status", "transitions", "sim/bridge", "sim/operator",
+        "status", "transitions", "sim/bridge", "sim/operator", "sim/libero/ros_sim",
     )
 }  # fmt: skip
 CODE_RUNNERS = {

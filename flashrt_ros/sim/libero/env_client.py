@@ -66,12 +66,12 @@ def checkout() -> Path:
 
 
 def find_python(given: Path | None) -> Path:
-    """The simulator's interpreter: `given`, else `.venv-libero` of the checkout, else ours."""
-    made = checkout() / ".venv-libero/bin/python"
-    python = given or (made if made.exists() else Path(sys.executable))
+    """The simulator's interpreter: `given`, else `.venv-libero` of the checkout or of this folder, else ours."""
+    made = [folder / ".venv-libero/bin/python" for folder in (checkout(), Path.cwd())]
+    python = given or next((p for p in made if p.exists()), Path(sys.executable))
     if not python.exists():
         raise ConfigError("--sim-python", expected="a Python interpreter", found=f"nothing at {python}", hint="Run: make libero")
-    return python
+    return python.absolute()
 
 
 def init_states_folder(spec: SimulatorSpec) -> Path:

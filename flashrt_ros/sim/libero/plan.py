@@ -115,6 +115,19 @@ class EvaluationPlan:
         }  # fmt: skip
 
 
+def parse_tasks(text: str | None, suite: str) -> tuple[int, ...]:
+    """"0-3,7" -> 0, 1, 2, 3, 7. None: all. Raises ConfigError."""
+    if text is None:
+        return tuple(range(SUITES[suite]))
+    numbers: list[int] = []
+    for word in text.split(","):
+        first, dash, last = word.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(word) > 9:
+            raise ConfigError("tasks", expected="numbers such as 0-3,7", found=ascii(text)[:60])
+        numbers += range(int(first), int(last if dash else first) + 1)
+    return tuple(numbers)
+
+
 def units(jobs: Sequence[Job], plan: EvaluationPlan) -> list[list[Job]]:
     """Jobs in groups that go to one simulator each. Trials of a task stay together where a trial is preceded by the
     resets of those before it (openpi's seeding), unless there are fewer tasks than simulators."""

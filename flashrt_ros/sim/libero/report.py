@@ -38,7 +38,7 @@ def page(out: Path, result: Result, command: str = "") -> str:
     again = f'<pre>{escape(command)}</pre><p class="small soft">{note}</p>'
     parts.append(f'<div class="grid wide">{card("Run it again", again)}</div>')
     title = f"{result['suite']}: {rate(cells[0])}"
-    return document(title, "".join(parts))
+    return document(title, "".join(parts), "th.n{text-align:right}")
 
 
 def rate(cell: Cell) -> str:
