@@ -1,4 +1,8 @@
-// The one place that launches kernels: sets the shared-memory limit, launches, checks.
+// The one place that launches kernels: sets the shared-memory limit, cluster and early start, launches, checks.
+//
+// Every kernel starts early (programmatic dependent launch, SM90 and later): its blocks may be resident while the kernel before
+// still runs. So each calls `inputs_ready()` before it reads or writes memory that another kernel writes or reads; only weights
+// and its own parameters may be touched before. That call also lets the next kernel start. `test/contract/test_csrc.py` checks it.
 #pragma once
 #include "check.h"
 #include "vector.cuh"
@@ -8,7 +12,15 @@ namespace frt {
 struct Grid {
   dim3 blocks, threads;
   size_t shared = 0;
+  int cluster = 1;  // blocks of one cluster, along x
 };
+
+// Returns when all kernels before have finished and their writes can be seen.
+__device__ __forceinline__ void inputs_ready() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
 
 template <class... P, class... A>
 int launch(const char* op, void (*kernel)(P...), const Grid& g, cudaStream_t stream, A... args) {
@@ -22,6 +34,14 @@ int launch(const char* op, void (*kernel)(P...), const Grid& g, cudaStream_t str
   config.blockDim = g.threads;
   config.dynamicSmemBytes = g.shared;
   config.stream = stream;
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = g.cluster;
+  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+  config.attrs = attributes;
+  config.numAttrs = g.cluster > 1 ? 2 : 1;
   cudaError_t e = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
   if (e != cudaSuccess) {
     cudaGetLastError();  // not sticky: the next call starts clean

@@ -7,6 +7,7 @@ namespace frt {
 template <class T, class Out>
 __global__ void layer_norm_kernel(const T* x, const float* w, const float* b, Out* out, const float* out_scale, int D,
                                   float eps) {
+  inputs_ready();
   const Row<T> row(x + size_t(blockIdx.x) * D, D);
   float sum = 0;
   row.each([&](const float(&v)[8], int) {

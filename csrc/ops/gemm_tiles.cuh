@@ -1,0 +1,224 @@
+// out[m,n] = epilogue(a[m,:] . w[n,:]) for many rows on SM90: tiles move by the tensor copy engine through a ring of shared
+// memory, one warp issues the copies, groups of four warps multiply (wgmma) and apply the epilogue to their registers.
+// a: [M,K], w: [N,K] (GEGLU: [2N,K], a block takes the same columns of gate and up), both BF16 or both E4M3.
+// Blocks of a cluster that share rows or columns each load a part of the common operand and send it to all of them. Blocks are
+// persistent: cluster i takes tiles i, i + clusters, ... with rows fastest, so that weights are read from memory once.
+#pragma once
+#include "../core/launch.h"
+#include "../core/sm90.cuh"
+#include "../core/tensor_map.h"
+#include "../core/wgmma.cuh"
+#include "../gemm/epilogue.h"
+#include "../tuning/gemm_tiles.h"
+#include "columns.cuh"
+#include "gemm_epilogue.cuh"
+
+namespace frt {
+
+// How one call is cut up; everything that is not in the tile's template arguments.
+struct TileGrid {
+  int across_m, across_n, stages;
+  int tiles_m, tiles;  // of clusters: along the rows, in all
+};
+
+inline constexpr int ROW_BYTES = 128;  // of K in one stage
+inline constexpr int MAX_STAGES = 8;
+
+// 0.5 x (1 + tanh(u)) = x / (1 + e^(-2u)) with the fast exponential: 1e-6 of the value.
+__device__ __forceinline__ float gelu_fast(float x) {
+  return __fdividef(x, 1.0f + __expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+}
+
+// The part of an output tile that one group of warps holds: rows from `row0` on, BN columns from `col0` on.
+template <int BN, bool GATED, class Out>
+__device__ __forceinline__ void finish_tile(const GemmArgs& g, const float (&acc)[GATED ? 2 : 1][BN / 2], int row0,
+                                            int col0) {
+  const int lane = threadIdx.x % 32, row = row0 + threadIdx.x / 32 % 4 * 16 + lane / 4, quad = lane % 4;
+  const float scale = g.a_dtype == E4M3 ? *g.a_scale * *g.w_scale : 1.0f, inverse = inverse_scale<Out>(g.out_scale);
+  const size_t step = size_t(8) * g.N;
+#pragma unroll
+  for (int part = 0; part < BN / 32; ++part) {
+    const int col = col0 + part * 32, mine = col + quad * 8;  // of the accumulator layout, of this lane's memory accesses
+    const bool low = row < g.M && mine < g.N, high = row + 8 < g.M && mine < g.N;
+    const size_t at = size_t(row) * g.N + mine;
+    float v[16];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      v[i] = acc[0][part * 16 + i] * scale;
+      if (GATED) v[i] = gelu_fast(v[i]) * (acc[GATED][part * 16 + i] * scale);
+    }
+    if (!GATED && uses_bias(g.epilogue)) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int n = col + j * 8 + quad * 2;
+        const float2 b = n < g.N ? __ldg(reinterpret_cast<const float2*>(g.bias + n)) : make_float2(0, 0);
+        v[4 * j] += b.x, v[4 * j + 1] += b.y, v[4 * j + 2] += b.x, v[4 * j + 3] += b.y;
+      }
+    }
+    if (!GATED && g.epilogue == BIAS_GELU) {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) v[i] = gelu_fast(v[i]);
+    }
+    if (!GATED && sizeof(Out) == 2 && uses_res(g.epilogue)) add_columns(static_cast<const bf16*>(g.res) + at, step, low, high, v);
+    store_columns(static_cast<Out*>(g.out) + at, step, low, high, v, inverse);
+  }
+}
+
+// Threads of a block: the groups and the copying warp. The largest tile needs more registers than that warp leaves over, so
+// there it is a group of its own that gives its registers away.
+FRT_BOTH constexpr bool gives_registers(int groups, int columns) { return groups * columns >= 3 * 256; }
+FRT_BOTH constexpr int tile_threads(int groups, int columns) { return groups * 128 + (gives_registers(groups, columns) ? 128 : 32); }
+
+template <class T, int GROUPS, int BN, bool GATED, class Out>
+__global__ void __launch_bounds__(tile_threads(GROUPS, BN), 1)
+    gemm_tiles_kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_w, GemmArgs g, TileGrid t) {
+  constexpr int BM = GROUPS * 64, A_BYTES = BM * ROW_BYTES, STAGE = A_BYTES + BN * ROW_BYTES;
+  constexpr int K_STEP = ROW_BYTES / sizeof(T), PARTS = GATED ? 2 : 1;
+  extern __shared__ uint8_t raw[];
+  __shared__ uint64_t full[MAX_STAGES], empty[MAX_STAGES];
+  uint8_t* const ring = raw + (-shared_address(raw) & 1023);
+  const int warp = sm90::warp_index(), lane = threadIdx.x % 32, blocks = t.across_m * t.across_n;
+  const int rank = sm90::cluster_rank(), mine_m = rank % t.across_m, mine_n = rank / t.across_m;
+  const int steps = (g.K + K_STEP - 1) / K_STEP, stride = gridDim.x / blocks;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < t.stages; ++s) {
+      sm90::barrier_init(&full[s], 1);
+      sm90::barrier_init(&empty[s], GROUPS * 4 * (t.across_m + t.across_n - 1));
+    }
+    sm90::barrier_init_done();
+  }
+  if (blocks > 1) sm90::cluster_sync(); else __syncthreads();
+
+  if (warp >= GROUPS * 4) {  // copies
+    if (gives_registers(GROUPS, BN)) sm90::keep_registers<24>();
+    if (warp == GROUPS * 4 && lane == 0) {
+      const int a_part = BM / t.across_n, w_part = BN / PARTS / t.across_m;  // rows that this block loads
+      const uint16_t same_m = uint16_t(((1u << blocks) - 1) / ((1u << t.across_m) - 1)) << mine_m;
+      const uint16_t same_n = uint16_t(((1u << t.across_m) - 1) << (mine_n * t.across_m));
+      auto load_a = [&](int tile, int step, int s) {
+        const int m = ((tile % t.tiles_m) * t.across_m + mine_m) * BM + mine_n * a_part;
+        uint8_t* to = ring + s * STAGE + mine_n * a_part * ROW_BYTES;
+        if (t.across_n > 1) sm90::copy_box(to, &map_a, &full[s], step * K_STEP, m, same_m);
+        else sm90::copy_box(to, &map_a, &full[s], step * K_STEP, m);
+      };
+      auto load_w = [&](int tile, int step, int s) {
+        const int n = (tile / t.tiles_m * t.across_n + mine_n) * (BN / PARTS) + mine_m * w_part;
+        uint8_t* to = ring + s * STAGE + A_BYTES + mine_m * w_part * ROW_BYTES;
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part, to += BN / PARTS * ROW_BYTES) {
+          if (t.across_m > 1) sm90::copy_box(to, &map_w, &full[s], step * K_STEP, n + part * g.N, same_n);
+          else sm90::copy_box(to, &map_w, &full[s], step * K_STEP, n + part * g.N);
+        }
+      };
+      const int first = blockIdx.x / blocks, early = min(t.stages, steps);
+      for (int s = 0; s < early; ++s) {  // weights are constant: they need not wait for the kernel before
+        sm90::barrier_expect(&full[s], STAGE);
+        load_w(first, s, s);
+      }
+      inputs_ready();
+      for (int s = 0; s < early; ++s) load_a(first, s, s);
+      int s = early % t.stages, round = early / t.stages;
+      for (int tile = first; tile < t.tiles; tile += stride)
+        for (int step = tile == first ? early : 0; step < steps; ++step) {
+          sm90::barrier_wait(&empty[s], (round & 1) ^ 1);
+          sm90::barrier_expect(&full[s], STAGE);
+          load_w(tile, step, s);
+          load_a(tile, step, s);
+          if (++s == t.stages) s = 0, ++round;
+        }
+    }
+    __syncwarp();
+  } else {
+    if (gives_registers(GROUPS, BN)) sm90::take_registers<160>();
+    inputs_ready();
+    const int group = warp / 4;
+    // lane l frees a stage at the l-th block whose copies land in it: this block's column of the cluster, then its row
+    const int other = lane - t.across_m, target = lane < t.across_m ? mine_n * t.across_m + lane
+                                                  : (other + (other >= mine_n)) * t.across_m + mine_m;
+    auto release = [&](int s) {
+      if (lane < t.across_m + t.across_n - 1) {
+        if (blocks > 1) sm90::barrier_arrive(&empty[s], target); else sm90::barrier_arrive(&empty[s]);
+      }
+    };
+    int s = 0, round = 0;
+    for (int tile = blockIdx.x / blocks; tile < t.tiles; tile += stride) {
+      float acc[PARTS][BN / PARTS / 2];  // gate and up are two products
+      int before = 0;
+      for (int step = 0; step < steps; ++step) {
+        sm90::barrier_wait(&full[s], round & 1);
+        const uint64_t a = sm90::k_major(ring + s * STAGE + group * 64 * ROW_BYTES);
+        const uint64_t w = sm90::k_major(ring + s * STAGE + A_BYTES);
+        sm90::wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < ROW_BYTES / 32; ++k)
+#pragma unroll
+          for (int part = 0; part < PARTS; ++part)
+            sm90::wgmma(acc[part], a + 2 * k, w + (part * (BN / PARTS * ROW_BYTES) >> 4) + 2 * k, step + k, T{});
+        sm90::wgmma_commit();
+        sm90::wgmma_wait<1>();
+        if (step) release(before);
+        before = s;
+        if (++s == t.stages) s = 0, ++round;
+      }
+      sm90::wgmma_wait<0>();
+      release(before);
+      const int m = ((tile % t.tiles_m) * t.across_m + mine_m) * BM + group * 64;
+      const int n = (tile / t.tiles_m * t.across_n + mine_n) * (BN / PARTS);
+      finish_tile<BN / PARTS, GATED, Out>(g, acc, m, n);
+    }
+  }
+  if (blocks > 1) sm90::cluster_sync();  // no block leaves while others may still write to it
+}
+
+// One way of running a call: tile `index` of the tuning table. Rules: the op's own, BF16 or E4M3 operands and epilogues here.
+inline bool tiles_take(const GemmArgs& g, int sm) {
+  if (sm != 90 || (g.a_dtype != BF16 && g.a_dtype != E4M3) || g.epilogue == GATE_RESIDUAL) return false;
+  if (g.K * bytes_of(g.a_dtype) % 16) return false;  // rows that the copy engine can address
+  if (uses_res(g.epilogue)) return g.res_dtype == BF16 && g.out_dtype == BF16;
+  return g.out_dtype == BF16 || (g.out_dtype == E4M3 && g.a_dtype == E4M3);
+}
+inline bool tile_takes(const GemmArgs& g, const tuning::Tile& t) {
+  const int part = t.columns / (g.epilogue == GEGLU ? 2 : 1);
+  return part % 32 == 0 && part / t.across_m % 8 == 0 && t.groups * 64 / t.across_n % 8 == 0 &&
+         (g.epilogue == GEGLU || t.groups * t.columns < 3 * 256);
+}
+
+template <class T, int GROUPS, int BN, bool GATED, class Out>
+int gemm_tile(const Check& c, const GemmArgs& g, const tuning::Tile& tile, int sms, cudaStream_t stream) {
+  constexpr int BM = GROUPS * 64, STAGE = (BM + BN) * ROW_BYTES, PARTS = GATED ? 2 : 1, K_STEP = ROW_BYTES / sizeof(T);
+  const int blocks = tile.across_m * tile.across_n, steps = divide_up(g.K, K_STEP);
+  TileGrid t{tile.across_m, tile.across_n, 0, 0, 0};
+  t.stages = min(min(MAX_STAGES, max(steps, 2)), (225 * 1024) / STAGE);
+  t.tiles_m = divide_up(g.M, BM * tile.across_m);
+  t.tiles = t.tiles_m * divide_up(g.N, BN / PARTS * tile.across_n);
+  CUtensorMap a, w;
+  if (int rc = tensor_map(c, &a, g.a, g.a_dtype, g.M, g.K, g.K, BM / tile.across_n, K_STEP)) return rc;
+  if (int rc = tensor_map(c, &w, g.w, g.a_dtype, g.columns(), g.K, g.K, BN / PARTS / tile.across_m, K_STEP)) return rc;
+  const Grid grid{dim3(min(t.tiles, sms / blocks) * blocks), dim3(tile_threads(GROUPS, BN)), size_t(t.stages) * STAGE + 1024, blocks};
+  return launch("gemm", gemm_tiles_kernel<T, GROUPS, BN, GATED, Out>, grid, stream, a, w, g, t);
+}
+
+// Runs the call as row `index` of tuning::gemm_tiles.
+template <class T, bool GATED, class Out>
+int gemm_tiles(const Check& c, const GemmArgs& g, int index, int sms, cudaStream_t stream) {
+  const tuning::Tile tile = tuning::gemm_tiles[index];
+#define FRT_TILE(GROUPS, BN) \
+  if (tile.groups == GROUPS && tile.columns == BN) return gemm_tile<T, GROUPS, BN, GATED, Out>(c, g, tile, sms, stream);
+  FRT_TILE(1, 64)
+  FRT_TILE(1, 128)
+  FRT_TILE(2, 64)
+  FRT_TILE(2, 128)
+  FRT_TILE(2, 256)
+  FRT_TILE(3, 64)
+  FRT_TILE(3, 128)
+  if constexpr (GATED) {
+    FRT_TILE(3, 256)
+  } else {
+    FRT_TILE(2, 96)
+    FRT_TILE(2, 160)
+  }
+#undef FRT_TILE
+  return fail(FRT_BAD_ARGUMENT, c.op, "tile", "?", "is not compiled", c.shape());
+}
+
+}  // namespace frt
