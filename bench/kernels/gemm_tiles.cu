@@ -130,8 +130,8 @@ void shape(const char* name, int M, int N, int K, int epilogue, int copies) {
   for (const Row& r : rows) {
     const auto t = tuning::gemm_tiles[r.i];
     const bool bad = !(r.norm < 0.02f);
-    if (shown++ < 7 || bad)
-      printf(" %s%dx%d/%dx%d %.2f (%.1e %.1e)", bad ? "BAD " : "", t.groups * 64, t.columns, t.across_m, t.across_n, r.us, r.e, r.norm);
+    if (shown++ < 10 || bad)
+      printf(" %s%dx%d/%dx%d/%d %.2f (%.0e)", bad ? "BAD " : "", t.groups * 64, t.columns, t.across_m, t.across_n, t.stages, r.us, r.norm);
   }
   printf("\n");
   fflush(stdout);

@@ -44,13 +44,11 @@ __device__ __forceinline__ void store_columns(e4m3* out, size_t step, bool low, 
     *reinterpret_cast<uint2*>(out + step) = make_uint2(__byte_perm(w[0], w[1], 0x7632), __byte_perm(w[2], w[3], 0x7632));
 }
 
-// v += 32 columns of the residual, read as store_columns writes.
-__device__ __forceinline__ void add_columns(const bf16* res, size_t step, bool low, bool high, float (&v)[16]) {
+// v += 32 columns of two rows that were read as store_columns writes.
+__device__ __forceinline__ void add_columns(const uint4 (&res)[2], float (&v)[16]) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    uint4 raw = make_uint4(0, 0, 0, 0);
-    if (r ? high : low) raw = *reinterpret_cast<const uint4*>(res + r * step);
-    unsigned w[4] = {raw.x, raw.y, raw.z, raw.w};
+    unsigned w[4] = {res[r].x, res[r].y, res[r].z, res[r].w};
     quad_transpose(w);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {

@@ -29,40 +29,67 @@ __device__ __forceinline__ float gelu_fast(float x) {
   return __fdividef(x, 1.0f + __expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
 }
 
-// The part of an output tile that one group of warps holds: rows from `row0` on, BN columns from `col0` on.
+// The part of an output tile that one group of warps holds: 64 rows from `row0` on, BN columns from `col0` on. What the epilogue
+// reads is asked for before the products start, as far as there are registers for it.
 template <int BN, bool GATED, class Out>
-__device__ __forceinline__ void finish_tile(const GemmArgs& g, const float (&acc)[GATED ? 2 : 1][BN / 2], int row0,
-                                            int col0) {
-  const int lane = threadIdx.x % 32, row = row0 + threadIdx.x / 32 % 4 * 16 + lane / 4, quad = lane % 4;
-  const float scale = g.a_dtype == E4M3 ? *g.a_scale * *g.w_scale : 1.0f, inverse = inverse_scale<Out>(g.out_scale);
-  const size_t step = size_t(8) * g.N;
+struct TileEnd {
+  static constexpr bool ADDS = !GATED && sizeof(Out) == 2, EARLY = ADDS && BN <= 96;
+  const GemmArgs& g;
+  const int lane = threadIdx.x % 32, quad = lane % 4;
+  int row, col0;
+  uint4 res[EARLY ? BN / 32 : 1][2];
+
+  __device__ __forceinline__ TileEnd(const GemmArgs& g, int row0, int col0)
+      : g(g), row(row0 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4), col0(col0) {
+    if constexpr (EARLY) {
+      if (!uses_res(g.epilogue)) return;
 #pragma unroll
-  for (int part = 0; part < BN / 32; ++part) {
-    const int col = col0 + part * 32, mine = col + quad * 8;  // of the accumulator layout, of this lane's memory accesses
-    const bool low = row < g.M && mine < g.N, high = row + 8 < g.M && mine < g.N;
-    const size_t at = size_t(row) * g.N + mine;
-    float v[16];
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      v[i] = acc[0][part * 16 + i] * scale;
-      if (GATED) v[i] = gelu_fast(v[i]) * (acc[GATED][part * 16 + i] * scale);
+      for (int part = 0; part < BN / 32; ++part) ask(res[part], part);
     }
-    if (!GATED && uses_bias(g.epilogue)) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int n = col + j * 8 + quad * 2;
-        const float2 b = n < g.N ? __ldg(reinterpret_cast<const float2*>(g.bias + n)) : make_float2(0, 0);
-        v[4 * j] += b.x, v[4 * j + 1] += b.y, v[4 * j + 2] += b.x, v[4 * j + 3] += b.y;
-      }
-    }
-    if (!GATED && g.epilogue == BIAS_GELU) {
-#pragma unroll
-      for (int i = 0; i < 16; ++i) v[i] = gelu_fast(v[i]);
-    }
-    if (!GATED && sizeof(Out) == 2 && uses_res(g.epilogue)) add_columns(static_cast<const bf16*>(g.res) + at, step, low, high, v);
-    store_columns(static_cast<Out*>(g.out) + at, step, low, high, v, inverse);
   }
-}
+  __device__ __forceinline__ void ask(uint4 (&to)[2], int part) const {
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      to[r] = inside(part, r) ? *reinterpret_cast<const uint4*>(static_cast<const bf16*>(g.res) + at(part, r))
+                              : make_uint4(0, 0, 0, 0);
+  }
+  // The eight columns of part `part` that this lane reads and writes, in its upper row (r = 0) or lower one.
+  __device__ __forceinline__ bool inside(int part, int r) const {
+    return row + 8 * r < g.M && col0 + part * 32 + quad * 8 < g.N;
+  }
+  __device__ __forceinline__ size_t at(int part, int r) const { return size_t(row + 8 * r) * g.N + col0 + part * 32 + quad * 8; }
+
+  __device__ __forceinline__ void store(const float (&acc)[GATED ? 2 : 1][BN / 2], const float* bias) const {
+    const float scale = g.a_dtype == E4M3 ? *g.a_scale * *g.w_scale : 1.0f, inverse = inverse_scale<Out>(g.out_scale);
+#pragma unroll
+    for (int part = 0; part < BN / 32; ++part) {
+      float v[16];
+#pragma unroll
+      for (int i = 0; i < 16; ++i) {
+        v[i] = acc[0][part * 16 + i] * scale;
+        if (GATED) v[i] = gelu_fast(v[i]) * (acc[GATED][part * 16 + i] * scale);
+      }
+      if (!GATED && uses_bias(g.epilogue)) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const float2 b = *reinterpret_cast<const float2*>(bias + part * 32 + j * 8 + quad * 2);
+          v[4 * j] += b.x, v[4 * j + 1] += b.y, v[4 * j + 2] += b.x, v[4 * j + 3] += b.y;
+        }
+      }
+      if (!GATED && g.epilogue == BIAS_GELU) {
+#pragma unroll
+        for (int i = 0; i < 16; ++i) v[i] = gelu_fast(v[i]);
+      }
+      if constexpr (EARLY) {
+        if (uses_res(g.epilogue)) add_columns(res[part], v);
+      } else if constexpr (ADDS) {
+        uint4 late[2];
+        if (uses_res(g.epilogue)) ask(late, part), add_columns(late, v);
+      }
+      store_columns(static_cast<Out*>(g.out) + at(part, 0), size_t(8) * g.N, inside(part, 0), inside(part, 1), v, inverse);
+    }
+  }
+};
 
 // Threads of a block: the groups and the copying warp. The largest tile needs more registers than that warp leaves over, so
 // there it is a group of its own that gives its registers away.
@@ -76,6 +103,7 @@ __global__ void __launch_bounds__(tile_threads(GROUPS, BN), 1)
   constexpr int K_STEP = ROW_BYTES / sizeof(T), PARTS = GATED ? 2 : 1;
   extern __shared__ uint8_t raw[];
   __shared__ uint64_t full[MAX_STAGES], empty[MAX_STAGES];
+  __shared__ float biases[GATED ? 1 : 2][GROUPS][GATED ? 2 : BN];  // of this tile and the one before
   uint8_t* const ring = raw + (-shared_address(raw) & 1023);
   const int warp = sm90::warp_index(), lane = threadIdx.x % 32, blocks = t.across_m * t.across_n;
   const int rank = sm90::cluster_rank(), mine_m = rank % t.across_m, mine_n = rank / t.across_m;
@@ -140,8 +168,14 @@ __global__ void __launch_bounds__(tile_threads(GROUPS, BN), 1)
         if (blocks > 1) sm90::barrier_arrive(&empty[s], target); else sm90::barrier_arrive(&empty[s]);
       }
     };
-    int s = 0, round = 0;
-    for (int tile = blockIdx.x / blocks; tile < t.tiles; tile += stride) {
+    int s = 0, round = 0, turn = 0;
+    for (int tile = blockIdx.x / blocks; tile < t.tiles; tile += stride, turn ^= 1) {
+      const int m = ((tile % t.tiles_m) * t.across_m + mine_m) * BM + group * 64;
+      const int n = (tile / t.tiles_m * t.across_n + mine_n) * (BN / PARTS);
+      TileEnd<BN / PARTS, GATED, Out> end(g, m, n);
+      float* const bias = biases[GATED ? 0 : turn][group];
+      if (!GATED && uses_bias(g.epilogue))
+        for (int i = threadIdx.x % 128; i < BN; i += 128) bias[i] = n + i < g.N ? __ldg(g.bias + n + i) : 0.0f;
       float acc[PARTS][BN / PARTS / 2];  // gate and up are two products
       int before = 0;
       for (int step = 0; step < steps; ++step) {
@@ -162,9 +196,8 @@ __global__ void __launch_bounds__(tile_threads(GROUPS, BN), 1)
       }
       sm90::wgmma_wait<0>();
       release(before);
-      const int m = ((tile % t.tiles_m) * t.across_m + mine_m) * BM + group * 64;
-      const int n = (tile / t.tiles_m * t.across_n + mine_n) * (BN / PARTS);
-      finish_tile<BN / PARTS, GATED, Out>(g, acc, m, n);
+      if (!GATED && uses_bias(g.epilogue)) sm90::group_sync(1 + group, 128);
+      end.store(acc, bias);
     }
   }
   if (blocks > 1) sm90::cluster_sync();  // no block leaves while others may still write to it
@@ -188,7 +221,7 @@ int gemm_tile(const Check& c, const GemmArgs& g, const tuning::Tile& tile, int s
   constexpr int BM = GROUPS * 64, STAGE = (BM + BN) * ROW_BYTES, PARTS = GATED ? 2 : 1, K_STEP = ROW_BYTES / sizeof(T);
   const int blocks = tile.across_m * tile.across_n, steps = divide_up(g.K, K_STEP);
   TileGrid t{tile.across_m, tile.across_n, 0, 0, 0};
-  t.stages = min(min(MAX_STAGES, max(steps, 2)), (225 * 1024) / STAGE);
+  t.stages = min(min(tile.stages, max(steps, 2)), (220 * 1024) / STAGE);
   t.tiles_m = divide_up(g.M, BM * tile.across_m);
   t.tiles = t.tiles_m * divide_up(g.N, BN / PARTS * tile.across_n);
   CUtensorMap a, w;
@@ -216,6 +249,8 @@ int gemm_tiles(const Check& c, const GemmArgs& g, int index, int sms, cudaStream
   } else {
     FRT_TILE(2, 96)
     FRT_TILE(2, 160)
+    FRT_TILE(3, 96)
+    FRT_TILE(3, 160)
   }
 #undef FRT_TILE
   return fail(FRT_BAD_ARGUMENT, c.op, "tile", "?", "is not compiled", c.shape());
