@@ -18,7 +18,7 @@ struct Grid {
 // Returns when all kernels before have finished and their writes can be seen.
 __device__ __forceinline__ void inputs_ready() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
+  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");  // the other order: 0.6 ms slower
 #endif
 }
 

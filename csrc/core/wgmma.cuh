@@ -17,6 +17,12 @@ __device__ __forceinline__ uint64_t n_major(const void* tile, int box_bytes) {
          uint64_t(1) << 62;
 }
 
+// No swizzle: blocks of 8 rows of 16 bytes lie together. lead, step: bytes between neighbouring blocks along K and along rows
+// (where the operand is read along its rows, n_major's case, along K for `lead` as well).
+__device__ __forceinline__ uint64_t plain(const void* tile, int lead, int step) {
+  return uint64_t((shared_address(tile) & 0x3ffff) >> 4) | uint64_t(lead >> 4) << 16 | uint64_t(step >> 4) << 32;
+}
+
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
 template <int N>
@@ -82,11 +88,18 @@ FRT_WGMMA(160, "%80", "%81", "%82")
 FRT_WGMMA(192, "%96", "%97", "%98")
 FRT_WGMMA(256, "%128", "%129", "%130")
 
-// a: 64 x 16 BF16 in registers (the accumulator layout, packed), b: [16][256 columns] as n_major describes it.
+// a: 64 x 16 BF16 in registers (the accumulator layout, packed), b: [16][256 or 72 columns], read along its rows.
 __device__ __forceinline__ void wgmma_values(float (&c)[128], const unsigned (&a)[4], uint64_t b) {
   FRT_BODY("{\n .reg .pred p;\n setp.ne.b32 p, %133, 0;\n wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" FRT_L256
            "}, {%128,%129,%130,%131}, %132, p, 1, 1, 1;\n}\n"
            : FRT_O256 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
+}
+
+__device__ __forceinline__ void wgmma_values(float (&c)[36], const unsigned (&a)[4], uint64_t b) {
+  FRT_BODY("{\n .reg .pred p;\n setp.ne.b32 p, %41, 0;\n wgmma.mma_async.sync.aligned.m64n72k16.f32.bf16.bf16 {" FRT_L64
+           ",%32,%33,%34,%35}, {%36,%37,%38,%39}, %40, p, 1, 1, 1;\n}\n"
+           : FRT_O64, "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35])
+           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
 }
 
 }  // namespace frt::sm90

@@ -3,7 +3,7 @@
 #include "../core/context.h"
 #include "../ops/attention_mma.cuh"
 #include "../ops/attention_wgmma.cuh"
-#include "../ops/attention_whole.cuh"
+#include "../ops/attention_tower.cuh"
 
 namespace {
 
@@ -12,39 +12,25 @@ bool on_tensor_cores(int HD, int dtype, int out_dtype) {
   return dtype == frt::BF16 && (out_dtype == frt::BF16 || out_dtype == frt::E4M3) && (HD <= 80 || HD == 256);
 }
 
-enum class Kernel { WHOLE, WGMMA, SPLIT };
+enum class Kernel { TOWER, WGMMA, SPLIT };
 
 Kernel kernel_of(const frt::AttentionArgs& a) {
   const int sm = frt::context().sm;
-  return frt::whole_takes(a, sm) ? Kernel::WHOLE : frt::wgmma_takes(a, sm) ? Kernel::WGMMA : Kernel::SPLIT;
-}
-
-template <class Out>
-int run_whole(const frt::AttentionArgs& a, const void* q, const void* k, const void* v, Out* out, cudaStream_t stream) {
-  using frt::bf16;
-  auto* kernel = a.HD <= 16   ? frt::attention_whole<16, Out>
-                 : a.HD <= 32 ? frt::attention_whole<32, Out>
-                 : a.HD <= 64 ? frt::attention_whole<64, Out>
-                              : frt::attention_whole<80, Out>;
-  return kernel(a, static_cast<const bf16*>(q), static_cast<const bf16*>(k), static_cast<const bf16*>(v), out, stream);
+  return frt::tower_takes(a, sm) ? Kernel::TOWER : frt::wgmma_takes(a, sm) ? Kernel::WGMMA : Kernel::SPLIT;
 }
 
 template <class Out>
 int run_mma(const frt::Check& c, const frt::AttentionArgs& a, const void* q, const void* k, const void* v, Out* out,
             cudaStream_t stream) {
   using frt::bf16;
+  const auto *qs = static_cast<const bf16*>(q), *ks = static_cast<const bf16*>(k), *vs = static_cast<const bf16*>(v);
   const Kernel kernel = kernel_of(a);
-  if (kernel == Kernel::WHOLE) return run_whole(a, q, k, v, out, stream);
-  if (kernel == Kernel::WGMMA)
-    return frt::attention_wgmma(c, a, static_cast<const bf16*>(q), static_cast<const bf16*>(k), static_cast<const bf16*>(v), out,
-                                stream);
+  if (kernel == Kernel::TOWER) return frt::attention_tower(a, qs, ks, vs, out, stream);
+  if (kernel == Kernel::WGMMA) return frt::attention_wgmma(c, a, qs, ks, vs, out, stream);
   const auto split = frt::attention_split(a.B, a.M, a.KV, a.H, a.KVH, a.HD, frt::context().sm_count);
   auto* parts = static_cast<float*>(split.scratch ? frt::scratch(c, split.scratch) : nullptr);
   if (split.scratch && !parts) return FRT_BAD_ARGUMENT;
-  auto call = [&](auto f) {
-    return f(a, static_cast<const bf16*>(q), static_cast<const bf16*>(k), static_cast<const bf16*>(v), out, parts,
-             split, stream);
-  };
+  auto call = [&](auto f) { return f(a, qs, ks, vs, out, parts, split, stream); };
   if (a.HD <= 16) return call(frt::attention_mma<16, Out>);
   if (a.HD <= 32) return call(frt::attention_mma<32, Out>);
   if (a.HD <= 64) return call(frt::attention_mma<64, Out>);

@@ -7,12 +7,18 @@ namespace frt {
 
 int tile_of(const GemmArgs& g) {
   if (g.M <= 64 || !tiles_take(g, context().sm)) return -1;
+  const long k_bytes = long(g.K) * bytes_of(g.a_dtype);
+  if (k_bytes >= tuning::library_k) return -1;
   int best = -1;
   float least = 0;
   for (int i = 0; i < tuning::tile_count; ++i) {
     const tuning::Tile& t = tuning::gemm_tiles[i];
     if (!tile_takes(g, t)) continue;
-    const float clocks = tuning::tile_clocks(t, g.M, g.columns(), long(g.K) * bytes_of(g.a_dtype), context().sm_count);
+    if (t.from_k) {
+      if (k_bytes >= t.from_k && g.N <= tuning::few_columns) return i;
+      continue;
+    }
+    const float clocks = tuning::tile_clocks(t, g.M, g.columns(), g.columns() / g.N, k_bytes, context().sm_count);
     if (best < 0 || clocks < least) best = i, least = clocks;
   }
   return best;
