@@ -36,6 +36,10 @@ PLANS = {
     "fp8_vision": Plan(vision=FP8_STATIC, encoder=BF16_STAGE, decoder=BF16_STAGE),
     "fp8_encoder": Plan(vision=BF16_STAGE, encoder=FP8_STATIC, decoder=BF16_STAGE),
     "fp8_decoder": Plan(vision=BF16_STAGE, encoder=BF16_STAGE, decoder=FP8_PER_STEP),
+    # one stage in BF16, the others in FP8: what its error costs
+    "bf16_vision": Plan(vision=BF16_STAGE, encoder=FP8_STATIC, decoder=FP8_PER_STEP),
+    "bf16_encoder": Plan(vision=FP8_STATIC, encoder=BF16_STAGE, decoder=FP8_PER_STEP),
+    "bf16_decoder": Plan(vision=FP8_STATIC, encoder=FP8_STATIC, decoder=BF16_STAGE),
 }
 
 

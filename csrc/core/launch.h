@@ -1,4 +1,4 @@
-// The one place that launches kernels: sets the shared-memory limit, cluster and early start, launches, checks.
+// The one place that launches kernels: sets the shared-memory limit and the early start, launches, checks.
 //
 // Every kernel starts early (programmatic dependent launch, SM90 and later): its blocks may be resident while the kernel before
 // still runs. So each calls `inputs_ready()` before it reads or writes memory that another kernel writes or reads; only weights
@@ -12,7 +12,6 @@ namespace frt {
 struct Grid {
   dim3 blocks, threads;
   size_t shared = 0;
-  int cluster = 1;  // blocks of one cluster, along x
 };
 
 // Returns when all kernels before have finished and their writes can be seen.
@@ -34,14 +33,11 @@ int launch(const char* op, void (*kernel)(P...), const Grid& g, cudaStream_t str
   config.blockDim = g.threads;
   config.dynamicSmemBytes = g.shared;
   config.stream = stream;
-  cudaLaunchAttribute attributes[2]{};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = g.cluster;
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
-  config.attrs = attributes;
-  config.numAttrs = g.cluster > 1 ? 2 : 1;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = 1;
   cudaError_t e = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
   if (e != cudaSuccess) {
     cudaGetLastError();  // not sticky: the next call starts clean

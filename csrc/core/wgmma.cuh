@@ -52,8 +52,7 @@ __device__ __forceinline__ void wgmma_wait() {
 #define FRT_L96 FRT_L64 "," FRT_R4 "," FRT_R5
 #define FRT_L128 FRT_L96 "," FRT_R6 "," FRT_R7
 #define FRT_L160 FRT_L128 "," FRT_R8 "," FRT_R9
-#define FRT_L192 FRT_L160 "," FRT_R10 "," FRT_R11
-#define FRT_L256 FRT_L192 "," FRT_R12 "," FRT_R13 "," FRT_R14 "," FRT_R15
+#define FRT_L256 FRT_L160 "," FRT_R10 "," FRT_R11 "," FRT_R12 "," FRT_R13 "," FRT_R14 "," FRT_R15
 #define FRT_D(i) \
   "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
 #define FRT_O32 FRT_D(0), FRT_D(8)
@@ -61,8 +60,7 @@ __device__ __forceinline__ void wgmma_wait() {
 #define FRT_O96 FRT_O64, FRT_D(32), FRT_D(40)
 #define FRT_O128 FRT_O96, FRT_D(48), FRT_D(56)
 #define FRT_O160 FRT_O128, FRT_D(64), FRT_D(72)
-#define FRT_O192 FRT_O160, FRT_D(80), FRT_D(88)
-#define FRT_O256 FRT_O192, FRT_D(96), FRT_D(104), FRT_D(112), FRT_D(120)
+#define FRT_O256 FRT_O160, FRT_D(80), FRT_D(88), FRT_D(96), FRT_D(104), FRT_D(112), FRT_D(120)
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define FRT_BODY(...) asm volatile(__VA_ARGS__)
@@ -85,7 +83,6 @@ FRT_WGMMA(64, "%32", "%33", "%34")
 FRT_WGMMA(96, "%48", "%49", "%50")
 FRT_WGMMA(128, "%64", "%65", "%66")
 FRT_WGMMA(160, "%80", "%81", "%82")
-FRT_WGMMA(192, "%96", "%97", "%98")
 FRT_WGMMA(256, "%128", "%129", "%130")
 
 // a: 64 x 16 BF16 in registers (the accumulator layout, packed), b: [16][256 or 72 columns], read along its rows.

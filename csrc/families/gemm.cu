@@ -128,7 +128,7 @@ extern "C" const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_d
   if (const int tile = frt::tile_of(g); tile >= 0) {
     const frt::tuning::Tile& t = frt::tuning::gemm_tiles[tile];
     thread_local char words[48];
-    snprintf(words, sizeof words, "tiles %dx%d, clusters %dx%d", t.groups * 64, t.columns, t.across_m, t.across_n);
+    snprintf(words, sizeof words, "tiles %dx%d, fused", t.groups * 64, t.columns);
     return words;
   }
   frt::LtPlan* plan = plan_of(g);

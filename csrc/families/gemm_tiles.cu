@@ -14,10 +14,6 @@ int tile_of(const GemmArgs& g) {
   for (int i = 0; i < tuning::tile_count; ++i) {
     const tuning::Tile& t = tuning::gemm_tiles[i];
     if (!tile_takes(g, t)) continue;
-    if (t.from_k) {
-      if (k_bytes >= t.from_k && g.N <= tuning::few_columns) return i;
-      continue;
-    }
     const float clocks = tuning::tile_clocks(t, g.M, g.columns(), g.columns() / g.N, k_bytes, context().sm_count);
     if (best < 0 || clocks < least) best = i, least = clocks;
   }

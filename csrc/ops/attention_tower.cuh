@@ -19,8 +19,16 @@ struct Tower {
 // Rows `first`.. of a strided matrix, zeros from row `limit` on.
 template <int ROWS, int UNIT>
 __device__ __forceinline__ void load_units(uint8_t* to, const bf16* from, int stride, int first, int limit) {
-  for (int i = threadIdx.x; i < ROWS * Tower::units; i += blockDim.x) {
-    const int row = i / Tower::units, unit = i % Tower::units;
+  int row = threadIdx.x / Tower::units, unit = threadIdx.x % Tower::units;
+#pragma unroll 9
+  for (int i = 0; i < ROWS * Tower::units / 128; ++i) {  // 128 threads: 14 rows and 2 units on
+    const bool valid = first + row < limit;
+    copy16(to + unit * UNIT + row * 16, valid ? from + size_t(first + row) * stride + unit * 8 : from, valid);
+    row += 14, unit += 2;
+    if (unit >= Tower::units) unit -= Tower::units, ++row;
+  }
+  static_assert(ROWS * Tower::units % 64 == 0 && Tower::units == 9);
+  if (ROWS * Tower::units % 128 && threadIdx.x < 64) {  // what is left
     const bool valid = first + row < limit;
     copy16(to + unit * UNIT + row * 16, valid ? from + size_t(first + row) * stride + unit * 8 : from, valid);
   }
@@ -59,7 +67,7 @@ __global__ void __launch_bounds__(128, 1) attention_tower_kernel(AttentionArgs a
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 #pragma unroll
   for (int i = 0; i < Tile::keys / 2; ++i) {
-    if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= n) s[i] = -INFINITY;
+    if (n < Tile::keys && i / 4 * 8 + lane % 4 * 2 + i % 2 >= n) s[i] = -INFINITY;
     top[i / 2 % 2] = fmaxf(top[i / 2 % 2], s[i]);
   }
 #pragma unroll
@@ -71,7 +79,7 @@ __global__ void __launch_bounds__(128, 1) attention_tower_kernel(AttentionArgs a
 #pragma unroll
   for (int i = 0; i < Tile::keys / 4; ++i) {
     const int r = i % 2;
-    const float x = exp2f(s[2 * i] * scale - top[r]), y = exp2f(s[2 * i + 1] * scale - top[r]);
+    const float x = exp2_fast(s[2 * i] * scale - top[r]), y = exp2_fast(s[2 * i + 1] * scale - top[r]);
     sum[r] += x + y;
     w[i / 4][i % 4] = pack_bf16(x, y);
   }

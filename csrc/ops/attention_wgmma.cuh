@@ -27,14 +27,14 @@ struct AttentionPart {
     float next[2] = {top[0], top[1]};
 #pragma unroll
     for (int i = 0; i < WideHead::keys / 2; ++i) {
-      if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= valid) s[i] = -INFINITY;
+      if (valid < WideHead::keys && i / 4 * 8 + lane % 4 * 2 + i % 2 >= valid) s[i] = -INFINITY;
       next[i / 2 % 2] = fmaxf(next[i / 2 % 2], s[i]);
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       next[r] = fmaxf(next[r], __shfl_xor_sync(~0u, next[r], 1));
       next[r] = fmaxf(next[r], __shfl_xor_sync(~0u, next[r], 2));
-      const float keep = exp2f((top[r] - next[r]) * scale);
+      const float keep = exp2_fast((top[r] - next[r]) * scale);
       top[r] = next[r];
       sum[r] *= keep;
 #pragma unroll
@@ -43,7 +43,7 @@ struct AttentionPart {
     const float shift[2] = {top[0] * scale, top[1] * scale};
 #pragma unroll
     for (int i = 0; i < WideHead::keys / 2; ++i) {
-      s[i] = exp2f(s[i] * scale - shift[i / 2 % 2]);
+      s[i] = exp2_fast(s[i] * scale - shift[i / 2 % 2]);
       sum[i / 2 % 2] += s[i];
     }
   }
@@ -106,6 +106,8 @@ __global__ void __launch_bounds__(384, 1)
         load(2 + side, &map_v, tile);
       }
     }
+    __syncwarp();
+    __syncthreads();  // the groups' parts are there
   } else {
     sm90::take_registers<240>();
     uint8_t *const ks = kv + group * Tile::kv_tile, *const vs = ks + 2 * Tile::kv_tile;
@@ -156,7 +158,7 @@ __global__ void __launch_bounds__(384, 1)
     }
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i * 128 + thread] = give ? p.o[64 + i] : p.o[i];
-    sm90::group_sync(3, 256);
+    __syncthreads();
     float mine[2], other[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
