@@ -2,6 +2,8 @@
  *
  * Pointers are device memory unless said otherwise. Every function returns FRT_OK or a status whose details are in
  * frt_last_error() of the calling thread. No op allocates or waits: all of them may be captured into a CUDA graph.
+ * Pointers to weights, biases and scales are read
+ * before the kernels in front of the call have finished: what they point to must be complete when the call is made.
  * Ops with scratch (gemm, attention) use one area per device, so ops of one device belong on one stream at a time.
  */
 #ifndef FLASHRT_KERNELS_H
@@ -48,7 +50,7 @@ int frt_gemm_choose(int M, int N, int K, int epilogue, int a_dtype, int res_dtyp
                     size_t bytes);
 /* The BLAS library's version: such bytes belong to one. */
 size_t frt_blas_version(void);
-/* How a shape is run, as text: "few rows, fused", "cublasLt fused", "cublasLt + epilogue", "plain + epilogue". Valid until the next call. */
+/* How a shape is run, as text: "few rows, fused", "tiles 128x64, fused", "cublasLt fused", "cublasLt + epilogue", "plain + epilogue". Valid until the next call. */
 const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
 
 int frt_resize_pad(const void* images, void* out, int V, int H, int W, int S, cudaStream_t stream);

@@ -1,4 +1,8 @@
-// The one place that launches kernels: sets the shared-memory limit, launches, checks.
+// The one place that launches kernels: sets the shared-memory limit and the early start, launches, checks.
+//
+// Every kernel starts early (programmatic dependent launch, SM90 and later): its blocks may be resident while the kernel before
+// still runs. So each calls `inputs_ready()` before it reads or writes memory that another kernel writes or reads; only weights
+// and its own parameters may be touched before. That call also lets the next kernel start. `test/contract/test_csrc.py` checks it.
 #pragma once
 #include "check.h"
 #include "vector.cuh"
@@ -9,6 +13,13 @@ struct Grid {
   dim3 blocks, threads;
   size_t shared = 0;
 };
+
+// Returns when all kernels before have finished and their writes can be seen.
+__device__ __forceinline__ void inputs_ready() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");  // the other order: 0.6 ms slower
+#endif
+}
 
 template <class... P, class... A>
 int launch(const char* op, void (*kernel)(P...), const Grid& g, cudaStream_t stream, A... args) {
@@ -22,6 +33,11 @@ int launch(const char* op, void (*kernel)(P...), const Grid& g, cudaStream_t str
   config.blockDim = g.threads;
   config.dynamicSmemBytes = g.shared;
   config.stream = stream;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = 1;
   cudaError_t e = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
   if (e != cudaSuccess) {
     cudaGetLastError();  // not sticky: the next call starts clean

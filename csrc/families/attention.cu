@@ -1,6 +1,9 @@
-// attention: BF16 tensor cores for head sizes up to 80 and for 256, the plain kernel for everything else.
+// attention: BF16 tensor cores for head sizes up to 80 and for 256, with a kernel each for the vision tower's and the prefix's
+// shapes; the plain kernel for everything else.
 #include "../core/context.h"
 #include "../ops/attention_mma.cuh"
+#include "../ops/attention_wgmma.cuh"
+#include "../ops/attention_tower.cuh"
 
 namespace {
 
@@ -9,17 +12,25 @@ bool on_tensor_cores(int HD, int dtype, int out_dtype) {
   return dtype == frt::BF16 && (out_dtype == frt::BF16 || out_dtype == frt::E4M3) && (HD <= 80 || HD == 256);
 }
 
+enum class Kernel { TOWER, WGMMA, SPLIT };
+
+Kernel kernel_of(const frt::AttentionArgs& a) {
+  const int sm = frt::context().sm;
+  return frt::tower_takes(a, sm) ? Kernel::TOWER : frt::wgmma_takes(a, sm) ? Kernel::WGMMA : Kernel::SPLIT;
+}
+
 template <class Out>
 int run_mma(const frt::Check& c, const frt::AttentionArgs& a, const void* q, const void* k, const void* v, Out* out,
             cudaStream_t stream) {
   using frt::bf16;
+  const auto *qs = static_cast<const bf16*>(q), *ks = static_cast<const bf16*>(k), *vs = static_cast<const bf16*>(v);
+  const Kernel kernel = kernel_of(a);
+  if (kernel == Kernel::TOWER) return frt::attention_tower(a, qs, ks, vs, out, stream);
+  if (kernel == Kernel::WGMMA) return frt::attention_wgmma(c, a, qs, ks, vs, out, stream);
   const auto split = frt::attention_split(a.B, a.M, a.KV, a.H, a.KVH, a.HD, frt::context().sm_count);
   auto* parts = static_cast<float*>(split.scratch ? frt::scratch(c, split.scratch) : nullptr);
   if (split.scratch && !parts) return FRT_BAD_ARGUMENT;
-  auto call = [&](auto f) {
-    return f(a, static_cast<const bf16*>(q), static_cast<const bf16*>(k), static_cast<const bf16*>(v), out, parts,
-             split, stream);
-  };
+  auto call = [&](auto f) { return f(a, qs, ks, vs, out, parts, split, stream); };
   if (a.HD <= 16) return call(frt::attention_mma<16, Out>);
   if (a.HD <= 32) return call(frt::attention_mma<32, Out>);
   if (a.HD <= 64) return call(frt::attention_mma<64, Out>);

@@ -1,9 +1,11 @@
-// gemm: few rows by our own kernel with every epilogue fused; many rows by cuBLASLt with its epilogues where it has them, else
-// the raw product and one epilogue kernel.
+// gemm: our own kernels with every epilogue fused, for few rows and, on SM90, for many; what they do not take by cuBLASLt with
+// its epilogues where it has them, else the raw product and one epilogue kernel.
 #include "../gemm/lt_plan.h"
+#include "../gemm/tiles.h"
 #include "../ops/gemm_epilogue.cuh"
 #include "../ops/gemm_plain.cuh"
 #include "../ops/gemm_skinny.cuh"
+#include "../tuning/gemm_tiles.h"
 
 namespace {
 
@@ -61,6 +63,7 @@ int run(const GemmArgs& g, cudaStream_t stream) {
   frt::Check c = check(g);
   if (c.rc) return c.rc;
   if (frt::skinny_fits(g, frt::context().sm)) return skinny(c, g, stream);
+  if (const int tile = frt::tile_of(g); tile >= 0) return frt::run_tile(c, g, tile, stream);
   frt::LtPlan* plan = frt::lt_plan(c, g);
   if (!plan) return FRT_BAD_ARGUMENT;
   if (plan->route == frt::Route::FUSED)
@@ -87,7 +90,8 @@ GemmArgs shape_of(int M, int N, int K, int epilogue, int a_dtype, int res_dtype,
 // The library's plan of a shape; null for one that it does not run.
 frt::LtPlan* plan_of(const GemmArgs& g) {
   frt::Check c("gemm", "M=%d, N=%d, K=%d, epilogue=%d", g.M, g.N, g.K, g.epilogue);
-  if (g.a_dtype == frt::F16 || g.out_dtype == frt::F16 || frt::skinny_fits(g, frt::context().sm)) return nullptr;
+  if (g.a_dtype == frt::F16 || g.out_dtype == frt::F16 || frt::skinny_fits(g, frt::context().sm) || frt::tile_of(g) >= 0)
+    return nullptr;
   return frt::lt_plan(c, g);
 }
 
@@ -108,7 +112,7 @@ extern "C" int frt_gemm_tune(const void* a, const void* w, const float* bias, co
   const GemmArgs g{a,       w,         bias,      res, gate, out, a_scale,  w_scale, out_scale,
                    M,       N,         K,         epilogue, a_dtype, res_dtype, out_dtype};
   frt::Check c = check(g);
-  if (c.rc || frt::skinny_fits(g, frt::context().sm)) return c.rc;
+  if (c.rc || frt::skinny_fits(g, frt::context().sm) || frt::tile_of(g) >= 0) return c.rc;
   frt::LtPlan* plan = frt::lt_plan(c, g);
   return plan ? frt::lt_tune(c, *plan, g, candidates, stream) : FRT_BAD_ARGUMENT;
 }
@@ -121,6 +125,12 @@ extern "C" size_t frt_gemm_scratch(int M, int N, int K, int epilogue, int a_dtyp
 extern "C" const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype) {
   const GemmArgs g = shape_of(M, N, K, epilogue, a_dtype, res_dtype, out_dtype);
   if (frt::skinny_fits(g, frt::context().sm)) return "few rows, fused";
+  if (const int tile = frt::tile_of(g); tile >= 0) {
+    const frt::tuning::Tile& t = frt::tuning::gemm_tiles[tile];
+    thread_local char words[48];
+    snprintf(words, sizeof words, "tiles %dx%d, fused", t.groups * 64, t.columns);
+    return words;
+  }
   frt::LtPlan* plan = plan_of(g);
   if (!plan) return "none";
   if (plan->route == frt::Route::PLAIN) return "plain + epilogue";

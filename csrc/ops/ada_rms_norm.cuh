@@ -7,7 +7,8 @@ namespace frt {
 template <class T, class Out>
 __global__ void ada_rms_norm_kernel(const T* x, const float* style, Out* out, const float* out_scale, int D,
                                     float eps) {
-  const Row<T> row(x + size_t(blockIdx.x) * D, D);
+  inputs_ready();
+  const Row<T> row(x, D);
   const float inverse = inverse_rms(row, D, eps), scale = inverse_scale<Out>(out_scale);
   row.each([&](const float(&v)[8], int c) {
     float factor[8], shift[8], y[8];

@@ -40,6 +40,7 @@ __device__ __forceinline__ void load_rows(bf16* tile, const bf16* base, int stri
 template <int HDP, bool SPLIT, class Out>
 __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a, const bf16* q, const bf16* k,
                                                             const bf16* v, Out* out, float* parts, int split_keys) {
+  inputs_ready();
   using Tile = AttentionTile<HDP, SPLIT>;
   constexpr int KT = Tile::keys / 8, DT = HDP / 8;
   extern __shared__ __align__(16) bf16 smem[];
@@ -156,6 +157,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a, con
 // out row = sum_z e^(max_z - max) acc_z / sum_z e^(max_z - max) sum_z   parts: [splits][B*KVH][rows] of (max, sum, acc[HD])
 template <class Out>
 __global__ void attention_combine_kernel(AttentionArgs a, const float* parts, Out* out, int splits) {
+  inputs_ready();
   const int G = a.H / a.KVH, rows = a.M * G, row = blockIdx.x, b = blockIdx.y / a.KVH, kvh = blockIdx.y % a.KVH;
   const size_t step = size_t(gridDim.y) * rows * (a.HD + 2);
   const float* mine = parts + (size_t(blockIdx.y) * rows + row) * (a.HD + 2);

@@ -20,6 +20,7 @@ __device__ __forceinline__ void put1(e4m3* p, float v, float inverse) {
 
 template <int PER_LANE, class T, class Out>
 __global__ void attention_plain_kernel(AttentionArgs a, const T* q, const T* k, const T* v, Out* out) {
+  inputs_ready();
   const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= a.B * a.M * a.H) return;
   const int h = row % a.H, m = row / a.H % a.M, b = row / (a.H * a.M), kvh = h / (a.H / a.KVH);

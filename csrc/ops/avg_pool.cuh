@@ -7,6 +7,7 @@ namespace frt {
 
 template <class T, class Out>
 __global__ void avg_pool_kernel(const T* x, Out* out, const float* out_scale, int G, int D, int F) {
+  inputs_ready();
   const int side = G / F, token = blockIdx.x;
   const int ox = token % side, oy = token / side % side, view = token / (side * side);
   const float scale = inverse_scale<Out>(out_scale), part = 1.0f / (F * F);

@@ -6,6 +6,7 @@ namespace frt {
 
 template <class T>
 __global__ void count_saturated_kernel(const T* x, const float* scale, float* out, int n) {
+  inputs_ready();
   const float limit = 464.0f * *scale;
   unsigned count = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)

@@ -7,6 +7,7 @@ namespace frt {
 
 template <class T, class Out>
 __global__ void embed_tokens_kernel(const T* table, const int32_t* ids, Out* out, int D, int vocab, float scale) {
+  inputs_ready();
   const int id = ids[blockIdx.x];
   const T* row = table + size_t(id >= 0 && id < vocab ? id : 0) * D;
   for (int c = threadIdx.x * 8; c < D; c += blockDim.x * 8) {

@@ -14,6 +14,7 @@ __device__ __forceinline__ float gelu_tanh(float x) {
 
 template <class Acc, class Res, class Out>
 __global__ void gemm_epilogue_kernel(GemmArgs g, const Acc* acc) {
+  inputs_ready();
   const int chunks = g.N / 8;
   const long i = long(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= long(g.M) * chunks) return;

@@ -8,6 +8,7 @@ namespace frt {
 
 template <class T>
 __global__ void gemm_plain_kernel(GemmArgs g, float* acc) {
+  inputs_ready();
   constexpr int TILE = 16;
   __shared__ float as[TILE][TILE + 1], ws[TILE][TILE + 1];
   const int tx = threadIdx.x % TILE, ty = threadIdx.x / TILE, C = g.columns();

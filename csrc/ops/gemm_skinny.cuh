@@ -37,6 +37,7 @@ __device__ __forceinline__ float2 load_pair(const void* p, int dtype, size_t at)
 
 template <class T, int MT, bool GATED, class Out>
 __global__ void __launch_bounds__(tuning::gemm_skinny.warps * 32) gemm_skinny_kernel(GemmArgs g) {
+  inputs_ready();
   constexpr tuning::Skinny tune = tuning::gemm_skinny;
   constexpr int CHUNK = 16 / sizeof(T), STEP = tune.warps * 4 * CHUNK, PARTS = GATED ? 2 : 1;
   constexpr int FLIGHT = GATED ? tune.in_flight_gated : tune.in_flight;

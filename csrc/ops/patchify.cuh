@@ -13,6 +13,7 @@ __device__ __forceinline__ void put(bf16* p, float v) { *p = __float2bfloat16(v)
 
 template <class In, class Out>
 __global__ void patchify_kernel(const In* images, Out* out, int S, int P, int K) {
+  inputs_ready();
   const int grid = S / P, patch = blockIdx.x;
   const int gx = patch % grid, gy = patch / grid % grid, view = patch / (grid * grid);
   const In* corner = images + ((size_t(view) * S + gy * P) * S + gx * P) * 3;

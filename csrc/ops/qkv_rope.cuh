@@ -9,6 +9,7 @@ namespace frt {
 template <class T>
 __global__ void qkv_rope_kernel(const T* qkv, const float* rope, const int32_t* pos0, T* q, T* k, T* v, int M, int H,
                                 int KVH, int HD, int rows) {
+  inputs_ready();
   const int width = (H + 2 * KVH) * HD, chunk = (blockIdx.y * blockDim.x + threadIdx.x) * 8, m = blockIdx.x;
   if (chunk >= width) return;
   const int start = pos0 ? min(max(*pos0, 0), rows - M) : 0;

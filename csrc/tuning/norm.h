@@ -4,7 +4,8 @@
 namespace frt::tuning {
 struct Rows {
   int max_threads;
+  int warp_rows, warps;  // from so many rows on a warp takes a row, and a block so many of them
 };
-inline constexpr Rows norm{1024};
+inline constexpr Rows norm{1024, 128, 4};
 inline constexpr int elementwise_threads = 256;
 }  // namespace frt::tuning

@@ -21,8 +21,9 @@ TORCH = {F32: torch.float32, BF16: torch.bfloat16, E4M3: torch.float8_e4m3fn}
 
 def gpu(shape, dtype=BF16, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
     gen = torch.Generator("cuda").manual_seed(seed)
-    x = torch.randn(shape, generator=gen, device="cuda") * scale
-    return x.clamp(-448, 448).to(TORCH[dtype])
+    x = (torch.randn(shape, generator=gen, device="cuda") * scale).clamp(-448, 448).to(TORCH[dtype])
+    torch.cuda.synchronize()  # a kernel may read weights before the one in front of it has finished
+    return x
 
 
 def p(t: torch.Tensor | None) -> int:

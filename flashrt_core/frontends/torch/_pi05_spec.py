@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ...blocks.plan import Plan
 from ...executors.torch_weights import Attr, Cat, FusedGateUp, FusedQKV, Mul, Quant, TensorList, interleave_qk
 from ...executors.weight_loader import Item, LayerBlock, LoaderContext, ModelWeightSpec
-from ...models.pi05.buffers import patch_cols
+from ...models.pi05.buffers import hidden_cols, patch_cols
 from ...models.pi05.dims import Pi05Dims
 from ...models.pi05.tensors import EXPERT, LANGUAGE, PROJECTOR, VISION
 from ...types import BF16, E4M3, F16, F32, DType
@@ -41,6 +41,18 @@ class PatchRows:
     def apply(self, x: torch.Tensor, ctx: LoaderContext) -> torch.Tensor:
         flat = x.reshape(x.shape[0], -1)
         return F.pad(flat, (0, self.cols - flat.shape[1]))
+
+
+class Pad:
+    """Zeros at the end of the first and of the last dimension, to these sizes (None: as it is)."""
+
+    def __init__(self, first: int | None, last: int | None):
+        self.first, self.last = first, last
+
+    def apply(self, x: torch.Tensor, ctx: LoaderContext) -> torch.Tensor:
+        rows = 0 if self.first is None else self.first - x.shape[0]
+        cols = 0 if self.last is None else self.last - x.shape[-1]
+        return F.pad(x, (0, rows) if x.ndim == 1 else (0, cols, 0, rows))
 
 
 class Tile:
@@ -86,7 +98,7 @@ def build_spec(dims: Pi05Dims, plan: Plan, embedding_key: str) -> ModelWeightSpe
     def cat(*keys: str) -> Cat:
         return Cat(keys, dtype=torch.float32)
 
-    at = "{prefix}."
+    at, hidden = "{prefix}.", hidden_cols(dims)
     vision = LayerBlock(
         VISION + "encoder.layers.{i}",
         dims.vision_layers,
@@ -99,9 +111,9 @@ def build_spec(dims: Pi05Dims, plan: Plan, embedding_key: str) -> ModelWeightSpe
             plain("vis_o_b", at + "self_attn.out_proj.bias"),
             plain("vis_ln2_w", at + "layer_norm2.weight"),
             plain("vis_ln2_b", at + "layer_norm2.bias"),
-            weight("vis_fc1", at + "mlp.fc1.weight", vis),
-            plain("vis_fc1_b", at + "mlp.fc1.bias"),
-            weight("vis_fc2", at + "mlp.fc2.weight", vis),
+            weight("vis_fc1", at + "mlp.fc1.weight", vis, (Pad(hidden, None),)),
+            plain("vis_fc1_b", at + "mlp.fc1.bias", (Pad(hidden, None),)),
+            weight("vis_fc2", at + "mlp.fc2.weight", vis, (Pad(None, hidden),)),
             plain("vis_fc2_b", at + "mlp.fc2.bias"),
         ],
         "vision",

@@ -15,7 +15,7 @@ from ...blocks.linear import Linear
 from ...blocks.plan import Plan
 from ...blocks.siglip import SiglipLayer, SiglipWeights
 from ...types import DType
-from .buffers import patch_cols
+from .buffers import hidden_cols, patch_cols
 from .dims import Pi05Dims
 from .styles import precompute_styles
 
@@ -56,8 +56,8 @@ def weights_at(t: Any, dims: Pi05Dims, plan: Plan, ptr: Callable[[Any], int], st
                 qkv=lin("vis_qkv", i, 3 * v.width, v.width, va, bias=True),
                 o=lin("vis_o", i, v.width, v.width, va, bias=True),
                 ln2_w=ptr(t.vis_ln2_w[i]), ln2_b=ptr(t.vis_ln2_b[i]),
-                fc1=lin("vis_fc1", i, v.mlp_dim, v.width, va, bias=True),
-                fc2=lin("vis_fc2", i, v.width, v.mlp_dim, va, bias=True),
+                fc1=lin("vis_fc1", i, hidden_cols(dims), v.width, va, bias=True),
+                fc2=lin("vis_fc2", i, v.width, hidden_cols(dims), va, bias=True),
             )
             for i in range(dims.vision_layers)
         ],
