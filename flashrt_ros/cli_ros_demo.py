@@ -15,6 +15,7 @@ from .cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK
 from .commands._console import open_console
 from .commands._progress import EpisodeProgress
 from .commands.demo import result_table
+from .config.settings import NodeConfig
 from .ros_demo.run import RosDemo, run_ros_demo
 
 
@@ -26,7 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="how many (default 20)")
     parser.add_argument("--seed", type=int, default=500_000, help="seed of the first episode (default 500000)")
     parser.add_argument("--out", type=Path, default=Path("ros-demo-out"), metavar="DIR", help="default ros-demo-out")
-    parser.add_argument("--splice", default="none", help="none (default), linear, quintic, temporal_fusion")
+    parser.add_argument(
+        "--splice", default=NodeConfig.splice,
+        help=f"none, linear, quintic, temporal_fusion (default {NodeConfig.splice}, the node's)",
+    )  # fmt: skip
     parser.add_argument("--replan-ticks", type=int, default=5, metavar="N", help="actions between requests (default 5)")
     parser.add_argument(
         "--rate", type=float, default=1.0, metavar="X",

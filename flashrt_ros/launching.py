@@ -11,6 +11,8 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription
 
+from .config.settings import NodeConfig
+
 # Argument: (parameter of the node, type, default, description).
 PARAMETERS = {
     "robot": ("robot", str, "tabletop", "robot file: name of a shipped one, or a path"),
@@ -20,7 +22,7 @@ PARAMETERS = {
     "hardware": ("policy.hardware", str, "auto", "auto, host (CPU) or an arch string"),
     "precision": ("policy.precision", str, "auto", "auto, fp8 or full"),
     "prompt": ("prompt", str, "", "the task in words; also settable by topic"),
-    "splice": ("splice", str, "quintic", "how chunks are joined: none, linear, quintic, temporal_fusion"),
+    "splice": ("splice", str, NodeConfig.splice, "how chunks are joined: none, linear, quintic, temporal_fusion"),
     "autostart": ("autostart", bool, "false", "configure and activate without a lifecycle manager"),
     "use_sim_time": ("use_sim_time", bool, "false", "follow /clock"),
 }
@@ -34,16 +36,35 @@ OTHERS = {
         ("LOCALHOST", "SUBNET", "SYSTEM_DEFAULT"),
     ),
 }  # fmt: skip
-EPISODES = ("20", "episodes that the simulation runs", None)
+# Simulation: (module, name of the node, its arguments, each an option of the module's command line).
+SIMULATIONS = {
+    "tabletop": (
+        "flashrt_ros.sim.bridge", "tabletop_sim", {"episodes": ("20", "episodes that the simulation runs", None)},
+    ),
+    "libero": (
+        "flashrt_ros.sim.libero.ros_sim", "libero_sim",
+        {
+            "suite": ("robosuite_lift", "libero_spatial, _object, _goal, _10, _90, or robosuite_lift", None),
+            "tasks": ("0", "numbers, for example 0-3,7", None),
+            "episodes": ("10", "episodes of each task", None),
+            "protocol": ("openpi", "reference evaluation: steps, seeds, resolution", ("openpi", "lerobot")),
+            "rate": ("1.0", "times real time; other than 1 with use_sim_time:=true, then the simulation waits", None),
+            "camera_hz": ("10", "rate of the pictures: 20, 10, 5 or 4", None),
+            "gl": ("egl", "what draws", ("egl", "osmesa", "glfw")),
+            "sim_python": ("", "the simulator's Python; empty: .venv-libero/bin/python", None),
+            "assets": ("", "LIBERO's meshes and textures; empty: ~/.cache/libero/assets", None),
+        },
+    ),
+}  # fmt: skip
 
 
-def policy_launch(*, simulation: bool = False, **defaults: str) -> LaunchDescription:
-    """The policy node, and the bundled simulation when asked for. defaults: of the arguments, where they differ."""
+def policy_launch(*, simulation: str = "", **defaults: str) -> LaunchDescription:
+    """The policy node, and one of SIMULATIONS when asked for. defaults: of the arguments, where they differ."""
     arguments = [
         DeclareLaunchArgument(name, default_value=defaults.get(name, default), description=text)
         for name, (_, _, default, text) in PARAMETERS.items()
     ]
-    others = {**OTHERS, "episodes": EPISODES} if simulation else OTHERS
+    others = {**OTHERS, **(SIMULATIONS[simulation][2] if simulation else {})}
     for name, (default, text, choices) in others.items():
         more = {"choices": list(choices)} if choices else {}
         arguments.append(
@@ -52,7 +73,7 @@ def policy_launch(*, simulation: bool = False, **defaults: str) -> LaunchDescrip
     return LaunchDescription([*arguments, OpaqueFunction(function=_actions, kwargs={"simulation": simulation})])
 
 
-def _actions(context: LaunchContext, simulation: bool) -> list:
+def _actions(context: LaunchContext, simulation: str) -> list:
     """What is started, once the arguments are known."""
 
     def value(name: str) -> str:
@@ -79,6 +100,7 @@ def _actions(context: LaunchContext, simulation: bool) -> list:
         )
     )  # fmt: skip
     if simulation:
-        command = [sys.executable, "-m", "flashrt_ros.sim.bridge", "--episodes", value("episodes")]
-        actions.append(ExecuteProcess(cmd=command, name="tabletop_sim", output="screen"))
+        module, title, options = SIMULATIONS[simulation]
+        words = [word for name in options if value(name) for word in (f"--{name.replace('_', '-')}", value(name))]
+        actions.append(ExecuteProcess(cmd=[sys.executable, "-m", module, *words], name=title, output="screen"))
     return actions

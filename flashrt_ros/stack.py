@@ -55,12 +55,10 @@ class StackConfig:
             )  # nice: the control process goes first where they share a core
         if self.node.worker == "inprocess":
             return InProcessWorker(spec)
+        node = self.node
         return SubprocessWorker(
-            spec, Supervision(self.node.period_s, max_respawns=self.node.max_respawns, **self._watchdog())
+            spec, Supervision(node.period_s, max_respawns=node.max_respawns, timeout_s=node.worker_timeout_s)
         )
-
-    def _watchdog(self) -> dict[str, float]:
-        return {"watchdog_floor_s": self.node.worker_timeout_s} if self.node.worker_timeout_s else {}
 
 
 class PolicyStack:
@@ -85,6 +83,8 @@ class PolicyStack:
         """Settings that may change at run time: limits, safety, splice, prompt. Raises ConfigError."""
         if robot != self.config.robot:
             self.loop.set_limits(robot)
+            wanted = node.runner_config(robot)
+            self.runner.reconfigure(v_max=wanted.v_max, a_max=wanted.a_max, max_disagreement=wanted.max_disagreement)
             self.health.auto_resume = robot.safety.auto_resume
         old = self.config.node
         if (node.splice, node.blend_ticks) != (old.splice, old.blend_ticks):

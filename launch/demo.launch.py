@@ -4,4 +4,4 @@ from flashrt_ros.launching import policy_launch
 
 
 def generate_launch_description():
-    return policy_launch(simulation=True, policy="pi05", robot="tabletop", autostart="true")
+    return policy_launch(simulation="tabletop", policy="pi05", robot="tabletop", autostart="true")

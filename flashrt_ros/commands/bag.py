@@ -146,9 +146,8 @@ def _robot_table(found: Survey):
     for name in ("the robot's", "topic", "in the bag"):
         table.add_column(name, overflow="fold")
     for w in found.wanted:
-        table.add_row(
-            w.kind, Text(w.topic), Text(w.problem or f"{w.found.count} messages", "" if w.usable else "yellow")
-        )
+        text = Text(w.problem, "yellow") if w.problem else Text(f"{w.found.count} messages")
+        table.add_row(w.kind, Text(w.topic), text if w.usable or w.needed else Text("none, not needed", "dim"))
     return table
 
 

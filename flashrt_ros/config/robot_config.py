@@ -185,8 +185,9 @@ class SafetyConfig:
         read_only=False,
     )  # fmt: skip
     max_disagreement: float = option(
-        0.15, "a chunk that differs more at the switch is rejected (F41)", unit="units", low=1e-6, high=1e6
-    )
+        0.15, "a chunk that differs more at the switch is rejected (F41)", unit="units", low=1e-6, high=1e6,
+        read_only=False,
+    )  # fmt: skip
     auto_resume: bool = option(
         True, "a hold ends by itself after 5 good cycles; false: the operator ends it", read_only=False
     )

@@ -68,6 +68,8 @@ class NodeConfig:
 
     control_hz: float = option(50.0, "rate of commands", unit="Hz", low=1.0, high=1000.0)
     prompt: str = option("", "the task in words; also settable by topic", read_only=False)
+    # Quintic: the chunks of a policy that nobody knows may disagree by up to max_disagreement, and a command that jumps is
+    # the worse mistake. Where chunks agree (the bundled policy: 1 mm) it makes no difference, see docs/demo.md.
     splice: str = option("quintic", "how a new chunk joins the running one", choices=tuple(SPLICES), read_only=False)
     blend_ticks: int = option(5, "periods over which chunks are blended; 0: as far as the old one reaches",
                               low=0, high=1000, read_only=False)  # fmt: skip
@@ -75,7 +77,7 @@ class NodeConfig:
     outputs: tuple[str, ...] = option(("chunk", "forward"), "what is published", choices=OUTPUTS)
     worker: str = option("subprocess", "where the model runs", choices=("subprocess", "inprocess"))
     worker_timeout_s: float = option(
-        0.0, "a request longer than this is a hang; 0: 2.5 x P99, at least 3 periods", unit="s", low=0.0, high=600.0
+        0.0, "a request longer than this is a hang; 0: 2.5 x P99, at least 0.5 s", unit="s", low=0.0, high=600.0
     )
     max_respawns: int = option(2, "worker restarts within a minute before stopping", low=0, high=100)
     status_hz: float = option(2.0, "rate of status messages besides changes", unit="Hz", low=0.1, high=50.0)

@@ -12,7 +12,7 @@ from ..worker.policy_worker import PolicyWorker, WorkerState
 from .health import FaultReport, Level
 
 SPIKE = 5.0  # a latency this many times the median is a spike (F23)
-THROTTLED = 1.3  # the fastest of the last three calls this many times the usual one: the device is slow (F39)
+SLOWER = 1.3  # the fastest of the last three calls this many times the usual one: the device is slow (F39)
 _WARM_CALLS = 8
 # Faults during which the runner, asking on, holds by itself and resumes by itself when a good chunk comes. The others
 # are about the robot or its inputs: there the loop holds and the runner is silent.
@@ -92,7 +92,7 @@ class FaultWatch:
         if latency_s > SPIKE * usual:
             return [FaultReport("F23", f"{latency_s * 1e3:.0f} ms, usually {usual * 1e3:.0f} ms")]
         recent = min(list(self._latencies)[-3:])
-        if recent > THROTTLED * usual:
+        if recent > SLOWER * usual:
             return [FaultReport("F39", f"{recent * 1e3:.0f} ms, usually {usual * 1e3:.0f} ms")]
         return []
 

@@ -174,7 +174,7 @@ _ROWS = (
              "thread-local mode; 1 retry; DeviceError"),
     FaultRow("F38", "gpu_lost", (STOP,), "100 ms", "C", "GPU lost / Xid (error code injected)",
              "as F34; stop after 2"),
-    FaultRow("F39", "gpu_throttled", (NOTE,), "3 chunks", "C", "throttled GPU (+60 % latency)",
+    FaultRow("F39", "slow_policy", (NOTE,), "3 chunks", "C", "policy slower than it was (+60 %: a throttled GPU, a busy CPU)",
              "delay estimate follows; no fault while chunk suffices"),
     FaultRow("F40", "chunk_not_finite", (COAST, STOP), "T", "C", "NaN/Inf chunk",
              "rejected; 3 in a row hold, 10 stop"),

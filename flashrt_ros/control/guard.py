@@ -229,23 +229,29 @@ class Guard:
         T, p, d = self.period_s, self._position, self._delta
         out = self._allowed(wish)
         with np.errstate(invalid="ignore", over="ignore"):
-            # Never so fast that the ramp to rest would end beyond the limit.
-            top = np.minimum(self._v, stoppable_speed(self._upper - self._last, self._a, T))
-            bottom = -np.minimum(self._v, stoppable_speed(self._last - self._lower, self._a, T))
-            asked = (out - self._last) / T
-            if not resting:
-                # Seen from a command that goes on at its pace, the rest of the way is one to stop in. A command within
-                # the limits is at most a_max T faster than its pace: it passes unchanged.
-                ahead = asked - pace
-                asked = pace + np.copysign(stoppable_speed(np.abs(ahead) * T, self._a, T), ahead)
-            asked = np.clip(asked, bottom, top)
-            out[p] = (self._last + T * _reachable(asked, self._speed, self._a * T, resting))[p]
-            asked = np.clip(wish, np.maximum(self._lower, -self._v * T), np.minimum(self._upper, self._v * T))
-            out[d] = _reachable(asked, self._last, self._a * T * T, resting)[d]
+            if p.any():
+                asked = self._speeds((out - self._last) / T, None if resting else pace)
+                out[p] = (self._last + T * _reachable(asked, self._speed, self._a * T, resting))[p]
+            if d.any():
+                asked = np.clip(wish, np.maximum(self._lower, -self._v * T), np.minimum(self._upper, self._v * T))
+                out[d] = _reachable(asked, self._last, self._a * T * T, resting)[d]
         if resting:  # asked to be where it was last sent, or to move by nothing: then no ramp is needed
             still = np.abs(np.where(d, asked_now, asked_now - self._last)) <= ROUNDING * (self._upper - self._lower)
             out = np.where(still & p, self._last, np.where(still & d, 0.0, out))
         return np.clip(out, self._lower, self._upper)
+
+    def _speeds(self, asked: np.ndarray, pace: np.ndarray | None) -> np.ndarray:
+        """Of the speeds asked for [A], what the way ahead allows: up to v_max, never so fast that the ramp to rest would
+        end beyond the range, nor (with a pace) run past what is asked for."""
+        T = self.period_s
+        if pace is not None:
+            # Seen from a command that goes on at its pace, the rest of the way is one to stop in. A command within the
+            # limits is at most a_max T faster than its pace: it passes unchanged.
+            ahead = asked - pace
+            asked = pace + np.copysign(stoppable_speed(np.abs(ahead) * T, self._a, T), ahead)
+        top = np.minimum(self._v, stoppable_speed(self._upper - self._last, self._a, T))
+        bottom = -np.minimum(self._v, stoppable_speed(self._last - self._lower, self._a, T))
+        return np.clip(asked, bottom, top)
 
 
 def _reachable(asked: np.ndarray, now: np.ndarray, change: np.ndarray, resting: bool) -> np.ndarray:
@@ -268,6 +274,8 @@ def stoppable_speed(room: np.ndarray, a_max: np.ndarray, period_s: float) -> np.
     """
     room = np.maximum(room, 0.0)
     finite = np.isfinite(a_max)
+    if not finite.any():
+        return room / period_s
     q = np.where(finite, a_max, 1.0) * period_s
     n = np.floor((np.sqrt(1.0 + 8.0 * room / (q * period_s)) - 1.0) / 2.0)
     ramp = (room / period_s + q * n * (n + 1) / 2.0) / (n + 1)

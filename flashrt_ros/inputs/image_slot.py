@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,10 +93,11 @@ class ImageSlot:
 
     def hz(self, now_ns: int) -> float:
         """Frames received per second, over the last second."""
-        times = [t for t in tuple(self._receipts) if t > now_ns - RATE_WINDOW_NS]
-        if len(times) == self._receipts.maxlen:
-            return (len(times) - 1) * NS / max(1, times[-1] - times[0])
-        return len(times) * NS / RATE_WINDOW_NS
+        times = tuple(self._receipts)  # oldest first; called in every control period
+        count = len(times) - bisect_right(times, now_ns - RATE_WINDOW_NS)
+        if count == self._receipts.maxlen:
+            return (count - 1) * NS / max(1, times[-1] - times[0])
+        return count * NS / RATE_WINDOW_NS
 
     def watched_ns(self, now_ns: int) -> int:
         """How long frames have been coming, up to the memory of the rate."""

@@ -28,7 +28,7 @@ BLOCKING = frozenset({"F01", "F02", "F04", "F11", "F15", "F19", "F27"})
 
 @dataclass(frozen=True)
 class Observation:
-    """What the policy gets. images: uint8 [S, S, 3] per view, in the policy's order; state: float32 [state dims].
+    """What the policy gets. images: uint8 [S, S, 3] per view, in the policy's order; state: float32 [state dims]; read-only.
 
     received_ns: oldest receipt of what is in it, node's clock: its age. stamps: ROS time in ns by view, and "state".
     seq: number of the snapshot, from 1.
@@ -40,6 +40,10 @@ class Observation:
     received_ns: int
     stamps: dict[str, int] = field(default_factory=dict)
     seq: int = 0
+
+    def __deepcopy__(self, memo: dict) -> Observation:
+        """Itself: nothing in it changes (its arrays are read-only), and the control tick has better things to do."""
+        return self
 
     def age_s(self, now_ns: int) -> float:
         """Seconds since the oldest part was received."""

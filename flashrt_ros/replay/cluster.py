@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
+from types import ModuleType
 
 from flashrt_core.errors import ConfigError, DeviceError
 
@@ -17,9 +19,19 @@ LOCAL = "local"  # a cluster of this machine's cores, started for this replay an
 def play_on_cluster(
     jobs: Sequence[BagJob], settings: ReplaySettings, address: str, progress: Callable[[str], None]
 ) -> Iterator[BagOutcome]:
-    """Outcomes in the order of `jobs`. address: of a running cluster, "auto" for the one that this machine belongs to, or
-    LOCAL. Bags, checkpoint and output folder must be at the same paths on every node. Raises ConfigError without Ray,
-    DeviceError when the cluster cannot be reached."""
+    """Outcomes in the order of `jobs`. address: as of `ray_cluster`. Bags, checkpoint and output folder must be at the same
+    paths on every node. Raises ConfigError without Ray, DeviceError when the cluster cannot be reached."""
+    with ray_cluster(address, progress) as ray:
+        task = ray.remote(num_cpus=settings.threads)(play_one)
+        shared = ray.put(settings)
+        for reference in [task.remote(job, shared) for job in jobs]:
+            yield ray.get(reference)
+
+
+@contextmanager
+def ray_cluster(address: str, progress: Callable[[str], None]) -> Iterator[ModuleType]:
+    """The module `ray`, connected, and disconnected at the end. address: of a running cluster, "auto" for the one that this
+    machine belongs to, or LOCAL. Raises ConfigError without Ray, DeviceError when the cluster cannot be reached."""
     if find_spec("ray") is None:
         raise ConfigError(
             "ray", expected="the package of the ray extra", found="none", hint="Run: pip install 'flashrt-ros[ray]'"
@@ -35,10 +47,7 @@ def play_on_cluster(
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise DeviceError("Ray", expected=f"a cluster at {address}", found=str(error).splitlines()[0]) from None
     try:
-        task = ray.remote(num_cpus=settings.threads)(play_one)
-        shared = ray.put(settings)
-        for reference in [task.remote(job, shared) for job in jobs]:
-            yield ray.get(reference)
+        yield ray
     finally:
         ray.shutdown()
 

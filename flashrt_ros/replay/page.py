@@ -45,9 +45,10 @@ def page(
     parts.append(_wide("Predicted and recorded", _curves(total, robot)))
     if total.first_frames:
         parts.append(_wide("The first requests", frames_html(total.first_frames, robot)))
-    parts.append(_pair(card("Action error by joint", _joint_table(result)), card("Error over the chunk", _horizon(result))))
-    parts.append(_pair(card("Chunk boundaries by splice strategy", _boundary_table(result)), card("Limits", _limits(result))))
-    parts.append(_pair(card("When nothing was asked", _skips(result)), card("Model latency", _latency(total, timing))))
+    parts.append(_wide("Action error by joint", _joint_table(result)))
+    parts.append(_pair(card("Error over the chunk", _horizon(result)), card("Model latency", _latency(total, timing))))
+    parts.append(_wide("Chunk boundaries by splice strategy", _boundary_table(result)))
+    parts.append(_pair(card("Limits", _limits(result)), card("Counted", _skips(result))))
     if len(bags) > 1:
         parts.append(_wide("Bags", _bag_table(bags)))
     again = f"<pre>{escape(command)}</pre>" if command else ""
@@ -168,9 +169,9 @@ def _joint_table(r: Mapping) -> str:
         for kind in ("first", "chunk", "served"):
             cells += [short_number(j[kind]["mae"]), short_number(j[kind]["p99"]), _percent(j[kind]["mae_normalised"])]
         rows.append(cells)
-    head = ["joint"] + [f"{k} {f}" for k in ("first step", "chunk", "served") for f in ("MAE", "P99", "norm.")]
-    note = f"MAE and P99 in the command's units; norm.: MAE by {escape(r['action_error']['scale'])}."
-    return _table(head, rows) + f'<p class="small soft">{note}</p>'
+    head = ["joint"] + [f"{k}: {f}" for k in ("first step", "chunk", "served") for f in ("MAE", "P99", "MAE, norm.")]
+    note = f"MAE and P99 in the command's units; normalised: by {r['action_error']['scale']}."
+    return _table(head, rows) + f'<p class="small soft">{escape(note)}</p>'
 
 
 def _horizon(r: Mapping) -> str:

@@ -16,6 +16,7 @@ from .outcome import BagOutcome, FirstFrame
 from .settings import ReplaySettings
 from .timeline import Tick
 
+ROUNDING = 1e-6  # of a range: a float32 this far outside is not outside
 BATCH = 32  # requests and commands that are worked off at once
 
 
@@ -41,6 +42,8 @@ class Matcher:
         self._open: deque[_Open] = deque()
         self._recorded: deque[np.ndarray] = deque(maxlen=horizon)
         self._nothing = np.full(len(settings.robot.actions), np.nan)
+        self._lower, self._upper = (np.array([getattr(d, n) for d in settings.robot.actions]) for n in ("lower", "upper"))
+        self._slack = ROUNDING * np.maximum(1.0, self._upper - self._lower)
         self._matched: list[tuple[_Open, np.ndarray]] = []
         self._served: list[tuple[int, int, np.ndarray]] = []
 
@@ -91,6 +94,9 @@ class Matcher:
         for rows in sorted({len(asked.chunk) for asked, _ in self._matched}):  # one length, unless a policy varies it
             same = [(a, r) for a, r in self._matched if len(a.chunk) == rows]
             chunks = np.stack([a.chunk for a, _ in same]).astype(np.float64)
+            beyond = (chunks < self._lower - self._slack) | (chunks > self._upper + self._slack)
+            out.outside += beyond.sum(axis=(0, 1))
+            out.rows += len(same) * rows
             normal = out.errors.add_chunks(chunks - np.stack([r[:rows] for _, r in same]))
             for (asked, _), one in zip(same, normal, strict=True):
                 second = asked.tick // self._per_second

@@ -110,7 +110,7 @@ class Session:
         )  # fmt: skip
         self._asker = Asker(worker, settings, self.outcome)
         self._matcher = Matcher(settings, self.outcome, info.horizon, info.views, start_ns)
-        self._lower, self._upper = (np.array([getattr(d, n) for d in robot.actions]) for n in ("lower", "upper"))
+        self._dims = len(robot.actions)
         self._chunks: deque[tuple[int, np.ndarray]] = deque(maxlen=8)  # (observation, rows as the policy gave them)
         self._loop: ControlLoop | None = None
         self._episode = -1
@@ -211,15 +211,12 @@ class Session:
 
     def _usable(self, chunk: np.ndarray) -> bool:
         """Whether the runner will take it; what it refuses is counted there."""
-        good = chunk.ndim == 2 and chunk.shape[1] == len(self._lower) and len(chunk) and np.isfinite(chunk).all()
+        good = chunk.ndim == 2 and chunk.shape[1] == self._dims and len(chunk) and np.isfinite(chunk).all()
         return bool(good)
 
     def _asked(self, tick: Tick, obs: Observation, chunk: np.ndarray) -> None:
         """A request was made in this tick."""
         self._chunks.append((obs.seq, chunk))
-        slack = 1e-6 * np.maximum(1.0, self._upper - self._lower)
-        self.outcome.outside += ((chunk < self._lower - slack) | (chunk > self._upper + slack)).sum(axis=0)
-        self.outcome.rows += len(chunk)
         self._matcher.request(tick, obs, chunk, self._clock.now_ns())
         for splice in self._synchronous.values():
             splice.take(chunk, 0, 0)
@@ -244,7 +241,7 @@ class Session:
             splice.step()
 
     def _excerpt(self, tick: Tick, record: TickRecord | None) -> None:
-        nothing = np.full(len(self._lower), np.nan)
+        nothing = np.full(self._dims, np.nan)
         excerpt = self.outcome.excerpt
         excerpt.recorded.append(nothing if tick.command is None else tick.command)
         excerpt.served.append(nothing if record is None else record.command)

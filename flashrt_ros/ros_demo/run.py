@@ -23,6 +23,7 @@ from flashrt_core.errors import ConfigError, DeviceError
 from ..bags.event_log import EventFollower
 from ..bags.recorder_topics import full_name
 from ..config.config_file import load_robot
+from ..config.settings import NodeConfig
 from ..evaluation.closed_loop import Episode, LoopSettings
 from ..evaluation.demo import FILM_EPISODES, MAX_SEED, DemoOutput, write_files
 from ..evaluation.rollout import Rollout
@@ -45,7 +46,7 @@ class RosDemo:
 
     episodes: int = 20
     seed: int = 500_000
-    splice: str = "none"
+    splice: str = NodeConfig.splice
     replan_ticks: int = 5
     rate: float = 1.0
     camera_hz: float = 20.0

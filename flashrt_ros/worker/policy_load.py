@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from flashrt_core.errors import ConfigError, nearest
 
+from ..evaluation.rollout import checkpoint_folder
 from .policy_worker import Progress, Request, WorkerInfo
 from .script import Script, ScriptedPolicy
 
@@ -69,6 +72,17 @@ class WorkerSpec:
         return cls(**{**data, "script": None if script is None else Script.from_json(script)})
 
 
+def calibrate_command(spec: WorkerSpec, folder: Path, hardware: str) -> str:
+    """The command line that makes the FP8 scales which a worker of `spec` looks for."""
+    bundled = folder == checkpoint_folder(None)
+    words = ["flashrt", "calibrate", *(["--demo-seeds", "8"] if bundled else ["--checkpoint", str(folder)])]
+    words += [] if bundled else ["--observations", "FILE.npz"]
+    words += ["--hardware", hardware]
+    words += ["--profile", spec.profile] if spec.profile else []
+    words += ["--cache-dir", str(spec.calibration_dir)] if spec.calibration_dir else []
+    return shlex.join(words)
+
+
 class LoadedPolicy(Protocol):
     """A policy that has been warmed up."""
 
@@ -90,8 +104,6 @@ class ModelPolicy:
     def __init__(self, spec: WorkerSpec, progress: Progress):
         from flashrt_core import load_model  # here: a scripted worker starts without the framework
         from flashrt_core.inspect import inspect_checkpoint
-
-        from ..evaluation.rollout import checkpoint_folder
 
         if spec.framework == "torch":
             progress("importing torch")
@@ -118,14 +130,13 @@ class ModelPolicy:
             start = time.perf_counter()
             shape = self.infer(warm, i).shape
             latencies.append(time.perf_counter() - start)
-        if not calibrated and self._model.precision_spec is not None:
-            self._model.recalibrate()  # forget scales measured on grey pictures
-            raise ConfigError(
-                "calibration",
-                expected="FP8 scales of this checkpoint",
-                found="none cached",
-                hint="run `flashrt calibrate`",
-            )
+            if not calibrated and self._model.precision_spec is not None:
+                self._model.recalibrate()  # forget scales measured on grey pictures
+                raise ConfigError(
+                    "calibration", expected=f"FP8 scales of {folder.name} for {self._model.hardware} and {len(views)} views",
+                    found="none cached", hint=f"run `{calibrate_command(spec, folder, self._model.hardware)}`, or "
+                    "take another precision (full)",
+                )  # fmt: skip
         # The first call pays for lazy set-up: it says nothing about the later ones.
         kept = tuple(latencies[1:] or latencies)
         self.info = WorkerInfo(views, side, state_dim, *shape, self._model.hardware, spec.config, kept)

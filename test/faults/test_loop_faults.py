@@ -301,8 +301,8 @@ def test_F38_device_error_exits_70_and_stops_after_two_restarts(process):
 def test_F39_throttled_worker_is_noted_and_nothing_is_held():
     rig = LoopRig(lambda n: 0.10 if n < 12 else 0.16, play=script(horizon=40), config={"start_next_at": 10}).activate()
     rig.run(900)
-    assert rig.health.counters == {"gpu_throttled": rig.health.counters.get("gpu_throttled", 0)}
-    assert rig.health.counters["gpu_throttled"] >= 1 and max(rig.levels) == Level.NOTE
+    assert rig.health.counters == {"slow_policy": rig.health.counters.get("slow_policy", 0)}
+    assert rig.health.counters["slow_policy"] >= 1 and max(rig.levels) == Level.NOTE
     assert rig.loop.stats()["latency_estimate_s"] == pytest.approx(0.16)
     assert rig.loop.stats()["deadline_misses"] == 0 and rig.loop.counters.index_errors == 0
 

@@ -33,9 +33,10 @@ def test_episodes_over_dds_with_a_broken_one_among_them(tmp_path):
     assert len(file.episodes([rows[0]])[0].commands) == 8
 
 
-@pytest.mark.parametrize(
-    "fields", [{"conditions": (Condition(),)}, {"conditions": (Condition("none", 50.0),)}, {"policy": "demo-replay"}, {"workers": 2}]
-)
+REFUSED = [{"conditions": (Condition(),)}, {"conditions": (Condition("none", 50.0),)}, {"policy": "demo-replay"}, {"workers": 2}]
+
+
+@pytest.mark.parametrize("fields", REFUSED)
 def test_what_cannot_be_run_over_dds_is_said(tmp_path, fields):
     from dataclasses import replace
 

@@ -80,14 +80,15 @@ rng = np.random.default_rng(0)
 tasks = [s.begin(0, 7, 3) for s in (suite, reference)]
 stale = 0
 for step in range(25):
-    action = np.append(rng.uniform(-1, 1, 6), 1.0)
+    action = np.array([0.5, 0.3 * np.sin(step / 4), -0.3, *rng.uniform(-0.2, 0.2, 3), 1.0])
     before = tasks[0].env.sim.data.get_site_xpos("gripper0_grip_site").copy()
     assert len({t.step(action) for t in tasks}) == 1
     for name, picture in zip(simulator.CAMERAS, tasks[0].pictures(), strict=True):
         assert np.array_equal(picture, tasks[1]._readings[name + "_image"]), (step, name)
     for name, value in tasks[0].readings().items():
         assert np.array_equal(value, tasks[1].readings()[name]), (step, name)
-    stale += step > 0 and np.allclose(tasks[0].readings()["eef_pos"], before, atol=2e-4)
+    read, after = tasks[0].readings()["eef_pos"], tasks[0].env.sim.data.get_site_xpos("gripper0_grip_site")
+    stale += step > 0 and np.linalg.norm(read - before) < 0.3 * np.linalg.norm(read - after)
 print("equal", stale)
 sys.stdout.flush()
 os._exit(0)
@@ -95,7 +96,7 @@ os._exit(0)
 
 
 def test_pictures_on_demand_equal_those_of_every_step_bit_for_bit(tmp_path):
-    """And, as in the reference, a reading shows the scene at the beginning of the step (24 of 24)."""
+    """And, as in the reference, a reading shows the scene at the beginning of the step, 50 ms before its end."""
     script = tmp_path / "compare.py"
     script.write_text(COMPARE)
     env = {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
