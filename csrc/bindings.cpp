@@ -54,10 +54,13 @@ PYBIND11_MODULE(_kernels, m) {
   op(m, "avg_pool", frt_avg_pool);
   op(m, "amax", frt_amax);
   op(m, "count_saturated", frt_count_saturated);
+  op(m, "denoise_loop", frt_denoise_loop);
   op(m, "prepare", frt_prepare);
   op(m, "reserve", frt_reserve);
   m.def("reserved", frt_reserved);
   m.def("gemm_scratch", frt_gemm_scratch);
   m.def("gemm_route", frt_gemm_route);
   m.def("attention_scratch", frt_attention_scratch);
+  m.def("denoise_loop_fits", frt_denoise_loop_fits);
+  m.def("denoise_loop_scratch", frt_denoise_loop_scratch);
 }
