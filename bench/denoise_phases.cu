@@ -24,17 +24,27 @@ namespace dn = frt::denoise;
     if (e_ != cudaSuccess) printf("%s: %s\n", #x, cudaGetErrorString(e_)), exit(1);            \
   } while (0)
 
-constexpr int PHASES = 8;
-const char* const NAMES[PHASES] = {"action_in", "qkv", "attend", "join", "o", "gate_up", "down", "action_out"};
+constexpr int POINTS = 40;  // of one layer
+const char* const NAMES[] = {"layer", "attend: queries received", "attend: keys there", "attend: scores", "attend: weights", "join: parts received", "norm: received", "norm: squares", "norm: done", "multiply: weights there", "multiply: own share", "multiply: all shares", "action_in: published", "qkv: published", "close: received", "close: published", "gate/up: published", "action_out: published", "attend: published", "join: published"};
 
+// Cycles of thread 0 between the points of a layer, added over layers.
 struct ClockProbe {
-  long long* out;  // [blocks][PHASES] cycles of thread 0
-  long long last = 0;
-  __device__ void operator()(int phase) {
+  long long* out;  // [blocks][POINTS][3]: cycles, times, which point
+  long long last;
+  int at;
+  __device__ void operator()(dn::Point point) {
+    __shared__ int sums[POINTS][3];
     if (threadIdx.x) return;
+    if (last == 0)
+      for (int i = 0; i < POINTS; ++i) sums[i][0] = sums[i][1] = 0;
     const long long now = clock64();
-    if (last) out[blockIdx.x * PHASES + phase] += now - last;
-    last = now;
+    if (point == dn::LAYER) at = -1;
+    if (at >= 0 && at < POINTS) sums[at][0] += int(now - last), sums[at][1] += 1, sums[at][2] = point;
+    if (point == dn::ACTION_OUT_PUBLISHED || point == dn::ACTION_IN_PUBLISHED)  // once a step: to memory
+      for (int i = 0; i < POINTS; ++i)
+        for (int j = 0; j < 3; ++j) out[(blockIdx.x * POINTS + i) * 3 + j] = sums[i][j];
+    ++at;
+    last = clock64();
   }
 };
 
@@ -56,7 +66,7 @@ T* make(size_t n, float size, unsigned seed) {
 }
 
 template <class T>
-void run(int M, int L, int steps, int prefix) {
+void run(int M, int L, int steps, int prefix, bool detail) {
   dn::Args a{};
   const bool fp8 = sizeof(T) == 1;
   const int rows = prefix + M;
@@ -90,14 +100,13 @@ void run(int M, int L, int steps, int prefix) {
   CUDA(cudaMalloc(&a.exchange, dn::Exchange::BYTES));
   a.M = M, a.L = L, a.steps = steps, a.cache_rows = rows, a.eps = 1e-6f;
   long long* clocks;
-  CUDA(cudaMalloc(&clocks, dn::BLOCKS * PHASES * 8));
+  CUDA(cudaMalloc(&clocks, dn::BLOCKS * POINTS * 24));
   cudaStream_t stream;
   CUDA(cudaStreamCreate(&stream));
   cudaEvent_t begin, end;
   CUDA(cudaEventCreate(&begin));
   CUDA(cudaEventCreate(&end));
-  int clock_khz = 0, differ = 0;
-  CUDA(cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, 0));
+  int differ = 0;
   std::vector<float> ms;
   for (int i = 0; i < 60; ++i) {
     CUDA(cudaMemcpyAsync(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice, stream));
@@ -116,30 +125,54 @@ void run(int M, int L, int steps, int prefix) {
   const int keys = dn::keys_for(rows);
   printf("%s M=%d L=%d steps=%d prefix=%d: P50 %.3f ms, min %.3f, %d of 60 runs differ from the first, actions %g %g, ring %d slots\n",
          fp8 ? "fp8" : "bf16", M, L, steps, prefix, ms[ms.size() / 2], ms[0], differ, first[0], first[1], dn::slots_for(keys));
-  CUDA(cudaMemset(clocks, 0, dn::BLOCKS * PHASES * 8));
+  CUDA(cudaMemset(clocks, 0, dn::BLOCKS * POINTS * 24));
   CUDA(cudaMemcpy(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice));
-  dn::denoise_loop<T>(a, ClockProbe{clocks}, stream);
+  CUDA(cudaEventRecord(begin, stream));
+  if (dn::denoise_loop<T>(a, ClockProbe{clocks, 0, -1}, stream)) printf("launch: %s %s\n", last_error().value, last_error().rule), exit(1);
+  CUDA(cudaEventRecord(end, stream));
   CUDA(cudaStreamSynchronize(stream));
-  std::vector<long long> c(dn::BLOCKS * PHASES);
+  float probed;
+  CUDA(cudaEventElapsedTime(&probed, begin, end));
+  std::vector<long long> c(dn::BLOCKS * POINTS * 3);
   CUDA(cudaMemcpy(c.data(), clocks, c.size() * 8, cudaMemcpyDeviceToHost));
-  for (int b : {0, 63, 100, 127}) {
-    printf("  block %3d, us each:", b);
-    for (int p = 0; p < PHASES; ++p) {
-      const double count = p == 0 || p == 7 ? steps : double(steps) * L;
-      printf("  %s %.2f", NAMES[p], c[b * PHASES + p] / count / clock_khz * 1000);
+  if (!detail) return;
+  printf("  cycles of thread 0 of blocks 0, 40, 80, 127 and the mean over blocks\n");
+  double whole = 0;
+  for (int p = 0; p < POINTS && c[p * 3 + 1] >= L * (steps - 1); ++p) {
+    double mean = 0;
+    printf("  %-28s", NAMES[c[p * 3 + 2]]);
+    for (int i = 0; i < dn::BLOCKS; ++i) {
+      const long long* o = &c[(i * POINTS + p) * 3];
+      const double each = double(o[0]) / o[1];
+      mean += each / dn::BLOCKS;
+      if (i == 0 || i == 40 || i == 80 || i == 127) printf(" %6.0f", each);
     }
-    printf("\n");
+    printf("  %6.0f\n", mean);
+    whole += mean;
   }
+  printf("  %-28s %.0f cycles a layer, run took %.3f ms\n", "sum", whole, probed);
   fflush(stdout);
 }
 
-int main() {
+int main(int argc, char**) {
   cudaDeviceProp p;
   CUDA(cudaGetDeviceProperties(&p, 0));
   printf("%s, %d SMs\n", p.name, p.multiProcessorCount);
-  run<e4m3>(10, 18, 10, 560);
-  run<bf16>(10, 18, 10, 560);
-  run<e4m3>(16, 18, 10, 560);
-  run<e4m3>(10, 18, 10, 960);
-  run<e4m3>(10, 18, 10, 3);
+  const bool detail = argc > 1;
+  for (int size : {2, 4, 8, 16}) {
+    auto* kernel = dn::denoise_loop_kernel<e4m3, dn::NoProbe>;
+    cudaLaunchAttribute attr{};
+    attr.id = cudaLaunchAttributeClusterDimension;
+    attr.val.clusterDim = {unsigned(size), 1, 1};
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(dn::BLOCKS), config.blockDim = dim3(dn::THREADS), config.attrs = &attr, config.numAttrs = 1;
+    config.dynamicSmemBytes = dn::MAX_SHARED;
+    CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(dn::MAX_SHARED)));
+    CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+    int n = 0;
+    cudaError_t e = cudaOccupancyMaxActiveClusters(&n, kernel, &config);
+    printf("clusters of %d: %d at once %s\n", size, n, e ? cudaGetErrorString(e) : "");
+  }
+  run<e4m3>(10, 18, 10, 560, detail);
+  run<bf16>(10, 18, 10, 560, detail);
 }

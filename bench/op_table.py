@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flashrt_core.hardware.hopper import denoise_loop
 from flashrt_core.ops.schema import Code, Dim
 from flashrt_core.ops.table import OPS, Epilogue
 
@@ -30,17 +31,26 @@ def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: i
 
         graph.capture(0, record)
         us = 1000 * timed_ms(machine, lambda graph=graph: graph.replay(0), replays) / len(calls)
-        op, v = OPS[name], calls[0]
-        bound_us = 1e6 * max(op.bytes_moved(v) / (READ_TB_S * 1e12), op.flops(v) / RATE[v.get("a_dtype", v.get("dtype", 1))])
+        moved, flops, rate = cost(name, calls[0])
+        bound_us = 1e6 * max(moved / (READ_TB_S * 1e12), flops / rate)
         rows.append(
-            dict(op=name, shape=text, count=len(calls), us=us, total_ms=us * len(calls) / 1000,
-                 gb_s=op.bytes_moved(v) / us / 1000, ceiling=bound_us / us)
+            dict(op=name, shape=text, count=len(calls), us=us, total_ms=us * len(calls) / 1000, gb_s=moved / us / 1000,
+                 ceiling=bound_us / us)
         )  # fmt: skip
     return sorted(rows, key=lambda r: -r["total_ms"])
 
 
+def cost(name: str, v: dict[str, Any]) -> tuple[int, int, float]:
+    """(compulsory bytes, FLOPs, FLOP/s of its inputs' dtype) of a call."""
+    if name in OPS:
+        return OPS[name].bytes_moved(v), OPS[name].flops(v), RATE[v.get("a_dtype", v.get("dtype", 1))]
+    return *denoise_loop.cost(v), RATE[v["act_dtype"]]
+
+
 def label(name: str, values: dict[str, Any]) -> str:
     """`M=10 N=2560 K=1024 none e4m3->bf16`."""
+    if name not in OPS:
+        return f"{name} " + " ".join(f"{k}={v}" for k, v in values.items() if k in ("M", "L", "steps", "cache_rows", "act_dtype"))
     op = OPS[name]
     words = [f"{a.name}={values[a.name]}" for a in op.args if isinstance(a, Dim) and a.name not in ("rows", "vocab")]
     for a in op.args:

@@ -20,7 +20,7 @@ struct Lane {
 };
 
 // Query rows and the action rows' keys and values from the exchange into shared memory.
-__device__ __forceinline__ void gather(const Args& a, const Lane& t, AttentionShared& s, const Keys& keys, bf16* k, bf16* v) {
+__device__ __forceinline__ void gather(const Args& a, const Lane& t, AttentionShared& s, const Keys& keys, bf16* k, bf16* v, int n) {
   const int head = blockIdx.x / SPLITS, fresh = (keys.count - keys.cached) * 64, first = keys.begin + keys.cached - keys.prefix;
   const char* proj = a.exchange + Exchange::PROJ;
   auto at = [&](int i) {
@@ -28,17 +28,14 @@ __device__ __forceinline__ void gather(const Args& a, const Lane& t, AttentionSh
     if (i >= 4) return proj + (u / 32 * QKV + head * HD + u % 32 * 8) * 2;
     return proj + ((first + u / 64) * QKV + Q + u / 32 % 2 * HD + u % 32 * 8) * 2;
   };
-  unsigned wanted = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    wanted |= unsigned(t.tid + i * CONSUMERS < fresh) << i;
-    if (i < 2) wanted |= unsigned(t.tid + i * CONSUMERS < a.M * 32) << (4 + i);
-  }
+  auto want = [&](int i) { return t.tid + i % 4 * CONSUMERS < (i >= 4 ? a.M * 32 : fresh); };
+  // lane 0 for the head's queries, lane 1 for keys and values
+  await(a.exchange, PROJ, t.lane ? H : head, (t.lane ? 2 : 1) * HD / 8 * (n + 1), fresh > 0 ? 2 : 1);
   uint4 x[6];
-  receive(x, wanted, at);
+  receive(x, want, at);
 #pragma unroll
   for (int i = 0; i < 6; ++i) {
-    if (!(wanted >> i & 1)) continue;
+    if (!want(i)) continue;
     const int u = t.tid + i % 4 * CONSUMERS;
     bf16* to = i >= 4 ? &s.q[u / 32][u % 32 * 8] : (u / 32 % 2 ? v : k) + (keys.cached + u / 64) * KEY_PITCH + u % 32 * 8;
     *reinterpret_cast<uint4*>(to) = x[i];
@@ -46,11 +43,14 @@ __device__ __forceinline__ void gather(const Args& a, const Lane& t, AttentionSh
 }
 
 // Unnormalised head output of this block's keys, with max and sum, into the exchange. k_empty: K and V may be overwritten.
+template <class Probe>
 __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionShared& s, const Keys& keys, bf16* k, bf16* v,
-                                       uint64_t* full, uint64_t* empty, unsigned parity) {
-  gather(a, t, s, keys, k, v);
-  barrier_wait(full, parity);
+                                       uint64_t* full, uint64_t* empty, int n, Probe& probe) {
+  barrier_wait(full, n % 2);
+  gather(a, t, s, keys, k, v, n);
+  probe(ATTEND_QUERIES_RECEIVED);
   sync_consumers();
+  probe(ATTEND_KEYS_THERE);
   const float scale = 0.0625f * 1.4426950408889634f;  // 1 / sqrt(HD), to powers of two
   float c[4][4] = {}, p[4];
   if (t.warp * 8 < keys.count) {
@@ -80,6 +80,7 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
     if (t.quarter == 0) s.top[t.warp][t.row + 8 * r] = top[r];
   }
   sync_consumers();
+  probe(ATTEND_SCORES);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
 #pragma unroll
@@ -96,6 +97,7 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
     if (t.quarter == 0) s.sum[t.warp][t.row + 8 * r] = sum;
   }
   sync_consumers();
+  probe(ATTEND_WEIGHTS);
   float o[4][4] = {};
   const bf16* w_row = &s.weights[t.lane % 16][t.lane / 16 * 8];
   const bf16* v_row = v + t.lane % 16 * KEY_PITCH + t.warp * 32 + t.lane / 16 * 8;
@@ -113,15 +115,17 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
   }
   __syncwarp();
   if (t.lane == 0) barrier_arrive(empty);
-  char* part = a.exchange + Exchange::PARTS + size_t(blockIdx.x) * ROWS * Exchange::PART * 4;
+  // columns warp * 32 + d * 8 + quarter * 2 of row m
+  char* part = a.exchange + Exchange::PARTS + (size_t(blockIdx.x / SPLITS) * (HD / 16) * ROWS * SPLITS + blockIdx.x % SPLITS) * 64;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int m = t.row + 8 * r;
     if (m >= a.M) continue;
-    char* to = part + (m * Exchange::PART + t.warp * 32 + t.quarter * 2) * 4;
+    char* to = part + (t.warp * 2 * ROWS + m) * SPLITS * 64 + t.quarter * 8;
 #pragma unroll
-    for (int d = 0; d < 4; ++d) publish(to + d * 32, make_uint2(word(o[d][2 * r]), word(o[d][2 * r + 1])));
+    for (int d = 0; d < 4; ++d) publish(to + d / 2 * ROWS * SPLITS * 64 + d % 2 * 32, make_uint2(__float_as_uint(o[d][2 * r]), __float_as_uint(o[d][2 * r + 1])));
   }
+  char* sums = a.exchange + Exchange::SUMS + (blockIdx.x / SPLITS * ROWS * SPLITS + blockIdx.x % SPLITS) * 16;
   if (t.warp == 0 && t.quarter == 0) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -129,47 +133,52 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
       float sum = 0;
 #pragma unroll
       for (int w = 0; w < WARPS; ++w) sum += s.sum[w][m];
-      if (m < a.M) publish(part + (m * Exchange::PART + HD) * 4, make_uint4(word(top[r]), word(sum), 0, 0));
+      if (m < a.M) publish(sums + m * SPLITS * 16, make_uint4(__float_as_uint(top[r]), __float_as_uint(sum), 0, 0));
     }
   }
+  signal_together(a.exchange, PARTS, blockIdx.x / SPLITS);
 }
 
-// 16 columns of this block's head, normalised, rounded to T with `inverse` (see inverse_scale), into the exchange.
-// 16 lanes hold the 16 parts of one row's 4 columns.
-template <class T>
-__device__ __forceinline__ void join(const Args& a, const Lane& t, float inverse) {
-  const int head = blockIdx.x / SPLITS, columns = blockIdx.x % SPLITS * 16, split = t.tid % 16;
-  const char* parts = a.exchange + Exchange::PARTS + size_t(head * SPLITS + split) * ROWS * Exchange::PART * 4;
-  auto unit = [&](int i) { return t.tid / 16 + i % 4 * 16; };  // row * 4 + which 4 columns
-  uint4 x[8];
-  unsigned wanted = 0;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) wanted |= unsigned(unit(i) < a.M * 4) << i;
-  receive(x, wanted, [&](int i) {
-    return parts + (unit(i) / 4 * Exchange::PART + (i < 4 ? columns + unit(i) % 4 * 4 : HD)) * 4;
+// 16 columns of this block's head, normalised, rounded to T with `inverse` (see inverse_scale), into the exchange. Half a warp
+// has one row: lane p the weight of part p, then 4 columns (p % 4) of parts p / 4 + 0, 4, 8, 12.
+template <class T, class Probe>
+__device__ __forceinline__ void join(const Args& a, const Lane& t, float inverse, int n, Probe& probe) {
+  const int head = blockIdx.x / SPLITS, m = t.warp + t.lane / 16 * 8, p = t.lane % 16;
+  const int column = blockIdx.x % SPLITS * 16 + p % 4 * 4;
+  const char* parts = a.exchange + Exchange::PARTS + (size_t(blockIdx.x) * ROWS + m) * SPLITS * 64 + p * 16;
+  const char* sums = a.exchange + Exchange::SUMS + (head * ROWS + m) * SPLITS * 16;
+  await(a.exchange, PARTS, head, SPLITS * (n + 1));
+  uint4 x[5];
+  receive(x, [&](int) { return m < a.M; }, [&](int i) {
+    return i < 4 ? parts + i * 256 : sums + p * 16;
   });
+  probe(JOIN_PARTS_RECEIVED);
+  const float own = __uint_as_float(x[4].x);
+  float top = own;
+#pragma unroll
+  for (int d = 8; d; d >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+  float w = own == -INFINITY ? 0 : exp2f(own - top), sum = w * __uint_as_float(x[4].y), y[4] = {};
+#pragma unroll
+  for (int d = 8; d; d >>= 1) sum += __shfl_xor_sync(~0u, sum, d);
+  w *= inverse / sum;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if (i * 16 >= a.M * 4) break;  // for all lanes
-    const float own = __uint_as_float(x[4 + i].x);
-    float top = own, y[5];
-#pragma unroll
-    for (int d = 8; d; d >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
-    const float w = own == -INFINITY ? 0 : exp2f(own - top);
-    y[0] = w * __uint_as_float(x[i].x), y[1] = w * __uint_as_float(x[i].y), y[2] = w * __uint_as_float(x[i].z);
-    y[3] = w * __uint_as_float(x[i].w), y[4] = w * __uint_as_float(x[4 + i].y);
-#pragma unroll
-    for (int d = 8; d; d >>= 1)
-#pragma unroll
-      for (int j = 0; j < 5; ++j) y[j] += __shfl_xor_sync(~0u, y[j], d);
-    if (split || unit(i) >= a.M * 4) continue;
-    const float f = inverse / y[4];
-    char* to = a.exchange + Exchange::HEADS + unit(i) / 4 * Q * 2 + (head * HD + columns + unit(i) % 4 * 4) * sizeof(T);
-    if constexpr (sizeof(T) == 1)
-      publish(to, pack_e4m3(y[0] * f, y[1] * f) | unsigned(pack_e4m3(y[2] * f, y[3] * f)) << 16);
-    else
-      publish(to, make_uint2(pack_bf16(y[0] * f, y[1] * f), pack_bf16(y[2] * f, y[3] * f)));
+    const float f = __shfl_sync(~0u, w, t.lane / 16 * 16 + i * 4 + p / 4);
+    y[0] += f * __uint_as_float(x[i].x), y[1] += f * __uint_as_float(x[i].y);
+    y[2] += f * __uint_as_float(x[i].z), y[3] += f * __uint_as_float(x[i].w);
   }
+#pragma unroll
+  for (int d = 4; d < 16; d *= 2)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) y[j] += __shfl_xor_sync(~0u, y[j], d);
+  if (p < 4 && m < a.M) {
+    char* to = a.exchange + Exchange::HEADS + spread((head * HD + column) * sizeof(T)) + m * 64;
+    if constexpr (sizeof(T) == 1)
+      publish(to, pack_e4m3(y[0], y[1]) | unsigned(pack_e4m3(y[2], y[3])) << 16);
+    else
+      publish(to, make_uint2(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3])));
+  }
+  signal_together(a.exchange, HEADS, readers(16 * sizeof(T)));
 }
 
 }  // namespace frt::denoise

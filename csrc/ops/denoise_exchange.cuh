@@ -1,6 +1,6 @@
 // Data that is its own flag: a word of the exchange is EMPTY until its producer stores it, and a consumer reads it until it is
 // not. One trip through L2 instead of the four of a grid barrier (fence, count, poll, load). EMPTY is a NaN that no rounding
-// or arithmetic produces, in every type used here. The sweeper empties a block's words once all consumers have them.
+// or arithmetic produces (theirs is 0x7f..), in every type used here. The sweeper empties a block's words once all consumers have them.
 #pragma once
 #include "../core/vector.cuh"
 #include "denoise_shape.h"
@@ -30,67 +30,71 @@ __device__ __forceinline__ void publish(void* p, uint4 x) {
                "r"(x.y), "r"(x.z), "r"(x.w)
                : "memory");
 }
-// The bits of an fp32 value, never EMPTY.
-__device__ __forceinline__ unsigned word(float x) {
-  const unsigned bits = __float_as_uint(x);
-  return bits == EMPTY ? 0x7fffffffu : bits;
-}
-__device__ __forceinline__ bool complete(uint4 v) { return v.x != EMPTY && v.y != EMPTY && v.z != EMPTY && v.w != EMPTY; }
+__device__ __forceinline__ unsigned most(uint4 v) { return max(max(v.x, v.y), max(v.z, v.w)); }
 
-// v[i] = 16 bytes at at(i) for each bit i of `wanted`, once they are there; zeros for the others.
-template <int N, class At>
-__device__ __forceinline__ void receive(uint4 (&v)[N], unsigned wanted, At&& at) {
+// v[i] = 16 bytes at at(i) where want(i), once all of them are there; zeros elsewhere. want(i) is the same at every call.
+template <int N, class Want, class At>
+__device__ __forceinline__ void receive(uint4 (&v)[N], Want&& want, At&& at) {
 #pragma unroll
   for (int i = 0; i < N; ++i) v[i] = make_uint4(0, 0, 0, 0);
-  for (unsigned tries = 0; wanted; ++tries) {
+  for (unsigned tries = 0;; ++tries) {
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (want(i)) v[i] = peek(at(i));
+    unsigned top = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i) top = max(top, most(v[i]));
+    if (top != EMPTY) return;
     if (tries == PATIENCE) __trap();
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (wanted >> i & 1) v[i] = peek(at(i));
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (complete(v[i])) wanted &= ~(1u << i);
   }
 }
 
-// rows x units of 16 bytes at `p`, `pitch` bytes apart, by one warp.
-__device__ __forceinline__ void sweep(char* p, int rows, int units, size_t pitch) {
-  for (int i = threadIdx.x % 32; i < rows * units; i += 32)
-    publish(p + i / units * pitch + i % units * 16, make_uint4(EMPTY, EMPTY, EMPTY, EMPTY));
+// Hints: reading words that are not there yet slows down everybody (five times, at 20 KB a block), so one lane of a warp waits
+// for a counter first. It orders nothing: what is received is still told by its own words.
+__device__ __forceinline__ char* counter(char* exchange, Kind kind, int group) {
+  return exchange + Exchange::COUNTERS + (kind * GROUPS + group) * 128;
+}
+// The warp that reads this block's `bytes` of a row, where warps read 128 of every 1024: the group of the block.
+__device__ __forceinline__ int readers(int bytes) { return blockIdx.x * bytes % 1024 / 128; }
+// By a whole warp, after what it published: lanes 0..lanes-1, each for its `group`.
+__device__ __forceinline__ void signal(char* exchange, Kind kind, int group, int lanes = 1) {
+  __syncwarp();
+  if (int(threadIdx.x) % 32 < lanes)
+    asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(__cvta_generic_to_global(counter(exchange, kind, group)))
+                 : "memory");
+}
+// By all computing warps, once for all of them; only the first waits for the others.
+__device__ __forceinline__ void signal_together(char* exchange, Kind kind, int group, int lanes = 1) {
+  if (threadIdx.x >= 32) {
+    asm volatile("bar.arrive 3, %0;" ::"n"(CONSUMERS) : "memory");
+  } else {
+    asm volatile("bar.sync 3, %0;" ::"n"(CONSUMERS) : "memory");
+    signal(exchange, kind, group, lanes);
+  }
+}
+// By a whole warp: until the group has signalled `times` times since the launch (counters start at -1). Lanes 0..lanes-1 may
+// each wait for a group.
+__device__ __forceinline__ void await(char* exchange, Kind kind, int group, int times, int lanes = 1) {
+  if (int(threadIdx.x) % 32 < lanes) {
+    const char* p = counter(exchange, kind, group);
+    for (unsigned tries = 0;; ++tries) {
+      int v;
+      asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(__cvta_generic_to_global(p)) : "memory");
+      if (v + 1 >= times) break;
+      if (tries == PATIENCE) __trap();
+    }
+  }
+  __syncwarp();
+}
+
+// `rows` rows of UNITS times 16 bytes at `p`, `pitch` bytes apart, by one warp.
+template <int UNITS>
+__device__ __forceinline__ void sweep(char* p, int rows, int pitch) {
+  for (int i = threadIdx.x % 32; i < rows * UNITS; i += 32)
+    publish(p + i / UNITS * pitch + i % UNITS * 16, make_uint4(EMPTY, EMPTY, EMPTY, EMPTY));
 }
 
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
 __device__ __forceinline__ void sync_swept() { asm volatile("bar.sync 2, %0;" ::"n"(SWEPT) : "memory"); }
-
-// The sweeper's program. It meets the consumers once in each GEMM phase (`sync_swept`), when this block has received the
-// phase's input. Every block has then consumed what came two exchanges before, so this block's words of that are emptied,
-// and the next meeting orders this before whatever the block publishes from then on.
-template <class T>
-__device__ void sweep_all(const Args& a) {
-  const int b = blockIdx.x, M = a.M, tiles = b < QKV / 8 - 2 * BLOCKS ? 3 : 2;
-  char* x = a.exchange;
-  for (int step = 0; step < a.steps; ++step) {
-    sync_swept();  // the actions are here: the last layer's output was used
-    sweep(x + Exchange::H2 + b * 16, M, 1, D * 2);
-    for (int layer = 0; layer < a.L; ++layer) {
-      __threadfence();
-      sync_swept();  // input of qkv
-      sweep(x + Exchange::HIDDEN + b * 32 * sizeof(T), M, 2 * sizeof(T), MLP * 2);
-      if (layer == 0 && b < A && threadIdx.x % 32 < M) publish(x + Exchange::ACTIONS + (threadIdx.x % 32 * A + b) * 4, EMPTY);
-      __threadfence();
-      sync_swept();  // heads
-      for (int t = 0; t < tiles; ++t) sweep(x + Exchange::PROJ + (b + t * BLOCKS) * 16, M, 1, QKV * 2);
-      sweep(x + Exchange::PARTS + size_t(b) * ROWS * Exchange::PART * 4, M, Exchange::PART / 4, Exchange::PART * 4);
-      sweep(x + (layer ? Exchange::H2 : Exchange::H0) + b * 16, M, 1, D * 2);
-      __threadfence();
-      sync_swept();  // input of gate/up
-      sweep(x + Exchange::HEADS + b * 16 * sizeof(T), M, sizeof(T), Q * 2);
-      __threadfence();
-      sync_swept();  // hidden
-      sweep(x + Exchange::H1 + b * 16, M, 1, D * 2);
-    }
-    __threadfence();
-  }
-}
 
 }  // namespace frt::denoise

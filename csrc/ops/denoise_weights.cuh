@@ -1,13 +1,14 @@
-// The weights' way into a block: a ring of slots in shared memory, filled by one warp as fast as slots come free, so that
-// memory is read while the computing warps wait for other blocks. A slot holds 8 rows x 1024 bytes of a weight matrix; rows lie
-// 1088 bytes apart, which lets 8 lanes read 16 bytes each of two rows without a bank conflict.
+// The weights' way into a block: a ring of slots in shared memory, filled by two warps as fast as slots come free, so that
+// memory is read while the computing warps wait for other blocks. A slot holds 8 rows x 1024 bytes of a weight matrix; they
+// lie so that neither 2 rows x 64 bytes nor 4 rows x 32 bytes (16 and 8 bytes of a quarter or half warp's lanes) share a bank.
 #pragma once
 #include "../core/bulk.cuh"
 #include "denoise_shape.h"
 
 namespace frt::denoise {
 
-inline constexpr int CHUNK = 1024, PITCH = CHUNK + 64, SLOT = 8 * PITCH;
+inline constexpr int CHUNK = 1024, SLOT = 8 * (CHUNK + 64);
+__device__ __forceinline__ int row_in_slot(int row) { return row * (CHUNK + 64) + (row & 2) * 16; }
 inline constexpr int KEY_PITCH = HD + 8;  // bf16 values of a key row in shared memory
 
 template <class T, int K>
@@ -45,12 +46,14 @@ struct Ring {
     at += n;
     if (at >= count) at -= count, parity ^= 1;
   }
-  // Loader: 8 rows from `rows`, `pitch` bytes apart, into the next slot.
-  __device__ void load(const char* rows, size_t pitch, int lane) {
-    barrier_wait(empty + at, parity ^ 1);
-    if (lane == 0) barrier_expect(full + at, 8 * CHUNK);
-    __syncwarp();
-    if (lane < 8) bulk_load(slots + at * SLOT + lane * PITCH, rows + lane * pitch, CHUNK, full + at);
+  // Loader: 8 rows from `rows`, `pitch` bytes apart, into the next slot, or pass it by. A bulk copy takes a warp some 50 cycles.
+  __device__ void load(const char* rows, size_t pitch, int lane, bool mine) {
+    if (mine) {
+      barrier_wait(empty + at, parity ^ 1);
+      if (lane == 0) barrier_expect(full + at, 8 * CHUNK);
+      __syncwarp();
+      if (lane < 8) bulk_load(slots + at * SLOT + row_in_slot(lane), rows + lane * pitch, CHUNK, full + at);
+    }
     if (++at == count) at = 0, parity ^= 1;
   }
 };
@@ -67,33 +70,44 @@ struct Keys {
   }
 };
 
-// The loader's program: everything this block will read, in the order of its use.
+// A weight loader's program: every LOADERS-th slot of what this block will read, in the order of its use.
 template <class T>
-__device__ void load_all(const Args& a, Ring ring, const Keys& keys, bf16* k, bf16* v, uint64_t* full, uint64_t* empty) {
+__device__ void load_weights(const Args& a, Ring ring, int loader) {
   const int b = blockIdx.x, lane = threadIdx.x % 32;
-  auto tile = [&](const void* w, int row, int K) {
-    const size_t pitch = K * sizeof(T);
-    const char* rows = static_cast<const char*>(w) + row * pitch;
-    for (size_t at = 0; at < pitch; at += CHUNK) ring.load(rows + at, pitch, lane);
-  };
-  unsigned parity = 1;
-  for (int step = 0; step < a.steps; ++step)
-    for (int i = 0; i < a.L; ++i, parity ^= 1) {
-      const Layer& w = a.layers[i];
-      for (int t = b; t < QKV / 8; t += BLOCKS) tile(w.qkv, t * 8, D);
-      barrier_wait(empty, parity);
-      if (lane == 0) barrier_expect(full, keys.cached * HD * 2 * sizeof(bf16));
-      __syncwarp();
-      for (int r = lane; r < keys.cached; r += 32) {
-        const size_t from = size_t(keys.begin + r) * HD;
-        bulk_load(k + r * KEY_PITCH, w.k + from, HD * sizeof(bf16), full);
-        bulk_load(v + r * KEY_PITCH, w.v + from, HD * sizeof(bf16), full);
+  int slot = loader;
+  for (int n = 0; n < a.steps * a.L; ++n) {
+    const Layer& w = a.layers[n % a.L];
+#pragma unroll 1
+    for (int part = 0; part < 5; ++part) {
+      // qkv, o, gate, up, down: first tile of 8 rows, tiles, their distance
+      const void* weight = part == 0 ? w.qkv : part == 1 ? w.o : part == 4 ? w.down : w.gate_up;
+      const size_t pitch = (part == 1 ? Q : part == 4 ? MLP : D) * sizeof(T);
+      const int first = part == 2 ? b * 4 : part == 3 ? MLP / 8 + b * 4 : b, step = part == 0 ? BLOCKS : 1;
+      const int tiles = part == 0 ? (QKV / 8 - 1 - b) / BLOCKS + 1 : part == 1 || part == 4 ? 1 : 4;
+#pragma unroll 1
+      for (int t = 0; t < tiles; ++t) {
+        const char* rows = static_cast<const char*>(weight) + (first + t * step) * 8 * pitch;
+#pragma unroll 1
+        for (size_t at = 0; at < pitch; at += CHUNK) ring.load(rows + at, pitch, lane, slot++ % LOADERS == 0);
       }
-      tile(w.o, b * 8, Q);
-      for (int t = 0; t < 4; ++t) tile(w.gate_up, b * 32 + t * 8, D);
-      for (int t = 0; t < 4; ++t) tile(w.gate_up, MLP + b * 32 + t * 8, D);
-      tile(w.down, b * 8, MLP);
     }
+  }
+}
+
+// The key loader's program: the cached rows of K and V of each layer.
+__device__ inline void load_keys(const Args& a, const Keys& keys, bf16* k, bf16* v, uint64_t* full, uint64_t* empty) {
+  const int lane = threadIdx.x % 32;
+  for (int n = 0; n < a.steps * a.L; ++n) {
+    const Layer& w = a.layers[n % a.L];
+    barrier_wait(empty, n % 2 ^ 1);
+    if (lane == 0) barrier_expect(full, keys.cached * HD * 2 * sizeof(bf16));
+    __syncwarp();
+    for (int r = lane; r < keys.cached; r += 32) {
+      const size_t from = size_t(keys.begin + r) * HD;
+      bulk_load(k + r * KEY_PITCH, w.k + from, HD * sizeof(bf16), full);
+      bulk_load(v + r * KEY_PITCH, w.v + from, HD * sizeof(bf16), full);
+    }
+  }
 }
 
 }  // namespace frt::denoise

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...errors import ConfigError
 from ...ops.table import SCALE_BYTES
+from ...types import DType
 
 
 def fits(ops: Any, d: Any, p: Any, *, rows: int, layers: int, action_dim: int, cache_rows: int) -> bool:
@@ -41,6 +42,14 @@ def denoise_loop(
         M=rows, L=layers, steps=steps, D=d.width, mlp=d.mlp_dim, H=d.num_heads, KVH=d.num_kv_heads, HD=d.head_dim,
         A=w.action_in.k, cache_rows=b.cache_rows, eps=d.rms_eps, act_dtype=int(p.act), stream=stream,
     )  # fmt: skip
+
+
+def cost(v: dict[str, Any]) -> tuple[int, int]:
+    """(bytes, FLOPs) of a call: every step reads all weights, and K and V of the cache, once."""
+    weights = v["L"] * v["D"] * ((2 * v["H"] + 2 * v["KVH"]) * v["HD"] + 3 * v["mlp"])
+    cache = v["L"] * 2 * v["cache_rows"] * v["KVH"] * v["HD"]
+    attention = 4 * v["L"] * v["M"] * v["cache_rows"] * v["H"] * v["HD"]
+    return v["steps"] * (weights * DType(v["act_dtype"]).nbytes + cache * 2), v["steps"] * (2 * v["M"] * weights + attention)
 
 
 def _in_order(name: str, pointers: list[int], step: int) -> None:
