@@ -56,6 +56,7 @@ PYBIND11_MODULE(_kernels, m) {
   op(m, "amax", frt_amax);
   op(m, "count_saturated", frt_count_saturated);
   op(m, "act_as", frt_act_as);
+  op(m, "denoise_loop", frt_denoise_loop);
   op(m, "prepare", frt_prepare);
   op(m, "reserve", frt_reserve);
   m.def("reserved", frt_reserved);
@@ -71,4 +72,6 @@ PYBIND11_MODULE(_kernels, m) {
   });
   m.def("blas_version", frt_blas_version);
   m.def("attention_scratch", frt_attention_scratch);
+  m.def("denoise_loop_fits", frt_denoise_loop_fits);
+  m.def("denoise_loop_scratch", frt_denoise_loop_scratch);
 }

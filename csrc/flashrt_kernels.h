@@ -74,6 +74,16 @@ int frt_attention(const void* q, const void* k, const void* v, const int32_t* kv
                   int kv_stride, float scale, int dtype, int out_dtype, cudaStream_t stream);
 int frt_avg_pool(const void* x, void* out, const float* out_scale, int V, int G, int D, int F, int x_dtype,
                  int out_dtype, cudaStream_t stream);
+/* All denoise steps of the action expert in one kernel of 128 blocks that wait for one another (SM90, at least 128 SMs).
+ * layers: HOST memory, [L][10] addresses: weights qkv, o, gate_up, down; their fp32 scales; K and V cache (BF16).
+ * scales: fp32 [steps][L][4 sites] 16 bytes apart; styles: fp32 [steps][2 L + 1][3][D]. See csrc/ops/denoise_loop.cuh. */
+int frt_denoise_loop(const void* layers, const float* in_w, const float* in_b, const float* out_w, const float* out_b,
+                     const float* styles, const float* scales, const float* rope, const int32_t* prefix_len,
+                     float* actions, int M, int L, int steps, int D, int mlp, int H, int KVH, int HD, int A,
+                     int cache_rows, float eps, int act_dtype, cudaStream_t stream);
+/* Whether frt_denoise_loop takes these sizes on the current device; the scratch that it needs. */
+int frt_denoise_loop_fits(int M, int L, int D, int mlp, int H, int KVH, int HD, int A, int cache_rows, int act_dtype);
+size_t frt_denoise_loop_scratch(void);
 int frt_amax(const void* x, float* out, int n, int x_dtype, cudaStream_t stream);
 int frt_count_saturated(const void* x, const float* scale, float* out, int n, int x_dtype, cudaStream_t stream);
 

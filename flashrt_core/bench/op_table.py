@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..hardware.hopper import denoise_loop
 from ..ops.schema import Code, Dim
 from ..ops.table import OPS, Epilogue
 from ..types import BF16, E4M3, F32
@@ -34,9 +35,7 @@ def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: i
 
         graph.capture(0, record)
         us = 1000 * timed_ms(machine, lambda graph=graph: graph.replay(0), replays) / len(calls)
-        op, v = OPS.get(name), calls[0]
-        rate = RATE.get(v.get("a_dtype", v.get("dtype")), RATE[BF16])
-        moved, flops = (op.bytes_moved(v), op.flops(v)) if op else (0, 0)  # a fused kernel has no row that says what it moves
+        moved, flops, rate = cost(name, calls[0])
         bound_us = 1e6 * max(moved / (READ_TB_S * 1e12), flops / rate)
         rows.append(
             {
@@ -45,6 +44,13 @@ def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: i
             }
         )  # fmt: skip
     return sorted(rows, key=lambda r: -r["total_ms"])
+
+
+def cost(name: str, v: dict[str, Any]) -> tuple[int, int, float]:
+    """(compulsory bytes, FLOPs, FLOP/s of its inputs' dtype) of a call."""
+    if name in OPS:
+        return OPS[name].bytes_moved(v), OPS[name].flops(v), RATE.get(v.get("a_dtype", v.get("dtype")), RATE[BF16])
+    return *denoise_loop.cost(v), RATE[v["act_dtype"]]
 
 
 def label(name: str, values: dict[str, Any]) -> str:

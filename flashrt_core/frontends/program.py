@@ -39,6 +39,7 @@ class Program:
         self.site_names = model.site_names(dims)
         self.scales = machine.ctx.buffer(f"{name}.scales", SCALE_BYTES * len(self.site_names))
         self.sites = model.sites_at(dims, self.scales.dptr())
+        self.denoise = pipeline.plan_denoise(machine, dims, plan)
         self.graph = machine.ctx.graph(name)
         machine.upload(self.buffers["rope"], model.rope_table(dims))
         self.weights: Any = None  # set by the frontend; tensors are kept alive there
@@ -87,13 +88,15 @@ class Program:
         self.machine.upload(self.buffers["prefix_len"], np.array([length], dtype=np.int32))
         self._ids = list(ids)
 
-    def emit(self, variant: Variant, ops: Any, attn: Any, stream: int) -> None:
-        """Issue the calls of a variant: recorded while a graph is captured, executed otherwise."""
+    def emit(
+        self, variant: Variant, ops: Any, attn: Any, stream: int, denoise: Callable[..., None] | None = None
+    ) -> None:
+        """Issue the calls of a variant: recorded while a graph is captured, executed otherwise. denoise: the plan's own."""
         b = self.bufs[F32 if variant == Variant.FULL_F32 else U8]
         args = (b, self.weights, self.dims, self.sites, self.plan)
         if variant != Variant.CACHED:
             self.pipeline.encode(ops, *args, attn=attn, stream=stream)
-        self.pipeline.denoise(ops, *args, attn=attn, stream=stream)
+        (denoise or self.denoise)(ops, *args, attn=attn, stream=stream)
 
     def capture(self) -> None:
         """Record every variant. The machine may run it once before (kernels are loaded, room is made, GEMMs are tuned)."""
@@ -113,7 +116,7 @@ class Program:
         """Run eagerly with one more op behind each quantised site's producer (ops/measure.py)."""
         ops = MeasuringOps(self.machine.ops, measure)
         stream = self.machine.ctx.stream_handle(self.machine.stream)
-        self.emit(variant, ops, self.machine.with_ops(self.attn, ops), stream)
+        self.emit(variant, ops, self.machine.with_ops(self.attn, ops), stream, self.pipeline.denoise)
         self.machine.sync()
 
     def output(self) -> np.ndarray:

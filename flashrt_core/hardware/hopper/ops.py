@@ -10,6 +10,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from ...errors import NotBuilt
 from ...ops.check import bind_args, check_args
 from ...ops.schema import Op
@@ -57,6 +59,14 @@ class HopperOps:
         elif op.name in ("gemm", "attention"):
             self._make_room(op.name, values)  # a captured call finds the room that its eager run made
         kernel(*values.values())
+
+    def denoise_loop(self, layers: np.ndarray, **values: Any) -> None:
+        """hardware/hopper/denoise_loop.py. layers: uint64 [L, 10] on the host, read during the call. Checked by the library."""
+        if self.ctx.recorder is not None:
+            self.ctx.recorder.append(("denoise_loop", {"layers": layers, **values}))
+        else:
+            self.kernels.reserve(self.kernels.denoise_loop_scratch())
+        self.kernels.denoise_loop(layers.ctypes.data, *values.values())
 
     def _make_room(self, name: str, v: dict[str, Any]) -> None:
         """Scratch for this call; with `candidates`, its GEMM algorithm."""

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from ...blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_STATIC, Plan
-from .pipeline_host import denoise, encode
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["FP8_BY_DEFAULT", "PLAN_FP8", "PLAN_WIDE", "denoise", "encode"]
+from ...blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_STATIC, Plan
+from ...hardware.hopper import denoise_loop as loop
+from .buffers import Pi05Buffers
+from .dims import Pi05Dims
+from .pipeline_host import denoise, encode
+from .sites import Pi05Sites
+from .weights import Pi05Weights
+
+__all__ = ["FP8_BY_DEFAULT", "PLAN_FP8", "PLAN_WIDE", "denoise", "denoise_at_once", "encode", "plan_denoise"]
 
 FP8_BY_DEFAULT = True
 PLAN_WIDE = Plan(vision=BF16_STAGE, encoder=BF16_STAGE, decoder=BF16_STAGE)
 PLAN_FP8 = Plan(vision=FP8_STATIC, encoder=FP8_STATIC, decoder=FP8_PER_STEP)
+
+
+def denoise_at_once(
+    ops: Any, b: Pi05Buffers, w: Pi05Weights, dims: Pi05Dims, s: Pi05Sites, plan: Plan, *, attn: Any, stream: int = 0
+) -> None:
+    """`denoise` as one kernel over all steps. The action rows' K and V do not reach the cache; nothing reads them there."""
+    loop.denoise_loop(
+        ops, b.dec, b.actions, w.dec, dims.expert, s.dec, plan.decoder, w.styles, rows=dims.horizon, stream=stream
+    )
+
+
+def plan_denoise(machine: Any, dims: Pi05Dims, plan: Plan) -> Callable[..., None]:
+    """One kernel for the published sizes and up to 16 actions, else the ops one by one."""
+    fits = loop.fits(
+        machine.ops, dims.expert, plan.decoder, rows=dims.horizon, layers=dims.expert.num_layers,
+        action_dim=dims.action_dim, cache_rows=dims.cache_rows,
+    )  # fmt: skip
+    return denoise_at_once if fits else denoise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ...blocks.denoise import denoise_step
@@ -43,3 +44,8 @@ def denoise(
             ops, b.dec, b.actions, b.final, w.dec, dims.expert, s.dec[step], plan.decoder, w.styles[step],
             attn=attn, rows=dims.horizon, stream=stream,
         )  # fmt: skip
+
+
+def plan_denoise(machine: Any, dims: Pi05Dims, plan: Plan) -> Callable[..., None]:
+    """The `denoise` that runs and is captured for these sizes; calibration always runs `denoise`, which shows every site."""
+    return denoise

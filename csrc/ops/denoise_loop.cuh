@@ -1,0 +1,453 @@
+// All denoise steps of the action expert in one kernel: for each step action_in, L layers of (adaRMS, qkv, RoPE, attention,
+// o, adaRMS, gate/up, GEGLU, down), the final adaRMS, action_out and the Euler update. 128 resident blocks; see
+// denoise_shape.h for who owns what, denoise_exchange.cuh for how they wait, denoise_weights.cuh for how weights arrive.
+// In each product a warp takes 128 of every 1024 bytes of K, from the activations' exchange straight into fragments of
+// mma.sync (the k index inside an instruction is permuted equally for both operands, as in gemm_skinny.cuh); the 8 partial
+// products of a tile are added in a fixed order. Values are rounded where the separate ops round them.
+#pragma once
+#include "../core/launch_together.h"
+#include "denoise_attention.cuh"
+#include "denoise_sweeper.cuh"
+
+namespace frt::denoise {
+
+inline constexpr int TILE = 16 * 8 + 8;  // floats of a tile of partial sums; the 8 keep its readers on different banks
+
+struct alignas(128) Shared {
+  uint64_t full[MAX_SLOTS], empty[MAX_SLOTS], keys_full, keys_empty;
+  SideShared side;
+  alignas(16) float actions[ROWS][A], wide[WARPS][8][TILE], narrow[WARPS][TILE];
+  float squares[WARPS][ROWS], in_w[8][A + 1];
+  AttentionShared attention;
+};
+
+// What a benchmark replaces to read the clock at these points.
+struct NoProbe {
+  __device__ void operator()(Point) {}
+};
+
+__device__ __forceinline__ float2 unpack_bf16(unsigned pair) {
+  return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+}
+
+// 16 bytes of K of a weight or activation row per lane, as the instruction takes them. The tensor cores of SM90 have no FP8 for
+// mma.sync: E4M3 becomes FP16, which holds every one of its values, and products add up in full fp32.
+template <class T>
+struct Piece;
+template <>
+struct Piece<bf16> {
+  static constexpr int WORDS = 4;
+  unsigned w[WORDS];
+  __device__ __forceinline__ void set(const uint4& v) { w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w; }
+  __device__ __forceinline__ void set8(int, const float (&y)[8], float) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) w[i] = pack_bf16(y[2 * i], y[2 * i + 1]);
+  }
+};
+template <>
+struct Piece<e4m3> {
+  static constexpr int WORDS = 8;
+  unsigned w[WORDS];
+  static __device__ __forceinline__ unsigned two(unsigned short pair) {
+    unsigned h;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(h) : "h"(pair));
+    return h;
+  }
+  __device__ __forceinline__ void set(const uint4& v) {
+    const unsigned u[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) w[2 * i] = two(u[i] & 0xffff), w[2 * i + 1] = two(u[i] >> 16);
+  }
+  // Values half * 8.. from fp32, rounded to E4M3.
+  __device__ __forceinline__ void set8(int half, const float (&y)[8], float inverse) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) w[half * 4 + i] = two(pack_e4m3(y[2 * i] * inverse, y[2 * i + 1] * inverse));
+  }
+};
+
+__device__ __forceinline__ void mma_f16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+               "{%0,%1,%2,%3};\n"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// Words w and w + 1 of pieces. Callers alternate between sums: an instruction that needs the one before waits for it.
+template <class T>
+__device__ __forceinline__ void mma_words(float (&c)[4], const Piece<T>& low, const Piece<T>& high, const Piece<T>& b, int w) {
+  const unsigned a[4] = {low.w[w], high.w[w], low.w[w + 1], high.w[w + 1]};
+  if constexpr (sizeof(T) == 1) mma_f16(c, a, b.w[w], b.w[w + 1]);
+  else mma(c, a, b.w[w], b.w[w + 1]);
+}
+
+// x / (1 + e^(-2 z)), z = sqrt(2/pi) (x + 0.044715 x^3): gelu_tanh without the branches of tanhf
+__device__ __forceinline__ float gelu(float x) {
+  return __fdividef(x, 1.0f + __expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+}
+
+// The computing warps' program: one method per phase, each of which receives, computes and publishes.
+template <class T, class Probe>
+struct Worker {
+  const Args& a;
+  Shared& s;
+  Ring ring;
+  const Keys& keys;
+  bf16 *k, *v;
+  Probe probe;
+  const Lane t{};
+  char* x = a.exchange;
+  unsigned style_parity = 0;
+  float2 res{};  // the residual stream: 2 columns of row tid / 4, in the first 4 M threads
+
+  // First column of the lane's u-th group of 8 in a row of D values.
+  __device__ __forceinline__ int column(int u) const {
+    return sizeof(T) == 1 ? t.warp * 128 + u * 32 + t.quarter * 8 : u / 2 * 512 + t.warp * 64 + u % 2 * 32 + t.quarter * 8;
+  }
+
+  __device__ __forceinline__ bool has(int high) const { return t.row + 8 * high < a.M; }
+
+  // use(u, r, y): y[0..7] = adaRMS of columns column(u).. of row t.row + 8 r of h [M,D], with the style in buffer `which`.
+  template <class Use>
+  __device__ __forceinline__ void normed(Kind kind, size_t h, int times, int which, Use&& use) {
+    barrier_wait(s.side.style_full + which, style_parity >> which & 1);
+    style_parity ^= 1 << which;
+    await(x, kind, t.warp, 2 * SPLITS * times);
+    uint4 raw[8];
+    const char* from = x + h + t.row * 64;
+    receive_rows<4>(raw, [&](int i) { return from + spread(column(i % 4) * 2) + i / 4 * 512; });
+    probe(NORM_RECEIVED);
+    // squares of a row: the diagonal of h h^T, by lane row * 4 + row / 2
+    float c[4][4] = {};
+#pragma unroll
+    for (int u = 0; u < 4; ++u) {
+      const uint4 &l = raw[u], &g = raw[4 + u];
+      mma(c[0], {l.x, g.x, l.y, g.y}, l.x, l.y);
+      mma(c[1], {l.x, g.x, l.y, g.y}, g.x, g.y);
+      mma(c[2], {l.z, g.z, l.w, g.w}, l.z, l.w);
+      mma(c[3], {l.z, g.z, l.w, g.w}, g.z, g.w);
+    }
+    if (t.quarter == t.row / 2) {
+      s.squares[t.warp][t.row] = t.row % 2 ? c[0][1] + c[2][1] : c[0][0] + c[2][0];
+      s.squares[t.warp][t.row + 8] = t.row % 2 ? c[1][3] + c[3][3] : c[1][2] + c[3][2];
+    }
+    sync_consumers();
+    probe(NORM_SQUARES);
+    float inverse[2] = {0, 0};
+#pragma unroll
+    for (int w = 0; w < WARPS; ++w) inverse[0] += s.squares[w][t.row], inverse[1] += s.squares[w][t.row + 8];
+    inverse[0] = rsqrtf(inverse[0] / D + a.eps), inverse[1] = rsqrtf(inverse[1] / D + a.eps);
+#pragma unroll
+    for (int u = 0; u < 4; ++u) {
+      float factor[8], shift[8];
+      load8(&s.side.style[which][0][column(u)], factor);
+      load8(&s.side.style[which][1][column(u)], shift);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float y[8];
+        load8(reinterpret_cast<const bf16*>(&raw[r * 4 + u]), y);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) y[j] = y[j] * inverse[r] * (1.0f + factor[j]) + shift[j];
+        use(u, r, y);
+      }
+    }
+    probe(NORM_DONE);
+  }
+
+  // PIECES pieces of the low row and of the high row of a lane.
+  template <int PIECES, class At>
+  __device__ __forceinline__ void receive_rows(uint4 (&raw)[2 * PIECES], At&& at, int pieces = PIECES) {
+    receive(raw, [&](int i) { return i % PIECES < pieces && has(i / PIECES); }, at);
+  }
+
+  // This warp's share of tiles <= 8 tiles of the D-wide rows into wide[warp][tile].
+  // The first EARLY chunks of weights were waited for before the rows were.
+  static constexpr int CHUNKS = chunks_of<T, D>, EARLY = 8, HALVES = sizeof(T) == 1 ? 2 : 1;
+  __device__ __forceinline__ void multiply(int tiles, const Piece<T> (&low)[2 * CHUNKS], const Piece<T> (&high)[2 * CHUNKS]) {
+    constexpr int GROUP = 4 / CHUNKS, CHAINS = CHUNKS;  // 4 slots of the ring and 4 independent sums at a time
+#pragma unroll
+    for (int first = 0; first < 8; first += GROUP) {
+      const int n = min(GROUP, tiles - first);
+      if (n <= 0) break;
+      if (first * CHUNKS >= EARLY) ring.wait(n * CHUNKS, t.lane);
+      float c[GROUP][CHAINS][4] = {};
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        Piece<T> b[GROUP][CHAINS];  // of a tile past the last: whatever is there, nobody looks
+#pragma unroll
+        for (int i = 0; i < GROUP; ++i)
+#pragma unroll
+          for (int j = 0; j < CHAINS; ++j) b[i][j].set(normed_weights(i * CHUNKS + j, k));
+#pragma unroll
+        for (int w = 0; w < Piece<T>::WORDS; w += 2)
+#pragma unroll
+          for (int i = 0; i < GROUP; ++i)
+#pragma unroll
+            for (int j = 0; j < CHAINS; ++j) mma_words(c[i][j], low[j * 2 + k], high[j * 2 + k], b[i][j], w);
+      }
+      ring.release(n * CHUNKS, t.lane);
+#pragma unroll
+      for (int i = 0; i < GROUP; ++i) {
+        if (i >= n) break;
+        if constexpr (CHAINS == 2)
+#pragma unroll
+          for (int j = 0; j < 4; ++j) c[i][0][j] += c[i][1][j];
+        keep(s.wide[t.warp][first + i], c[i][0]);
+      }
+    }
+    probe(MULTIPLY_OWN_SHARE);
+    sync_swept();
+    probe(MULTIPLY_ALL_SHARES);
+  }
+  // 16 bytes of this lane's weight row in chunk i of the ring, at the columns of a piece of exchanged rows.
+  __device__ __forceinline__ const char* weight_row(int i, int half) const {
+    return ring.chunk(i) + row_in_slot(t.row) + t.warp * 128 + half * 64;
+  }
+  __device__ __forceinline__ uint4 weights(int i, int half) const {
+    return *reinterpret_cast<const uint4*>(weight_row(i, half) + t.quarter * 16);
+  }
+  // The same at the columns of a piece of normed rows.
+  __device__ __forceinline__ uint4 normed_weights(int i, int half) const {
+    if constexpr (sizeof(T) == 2) return weights(i, half);
+    const char* from = weight_row(i, half) + t.quarter * 8;
+    const uint2 a = *reinterpret_cast<const uint2*>(from), b = *reinterpret_cast<const uint2*>(from + 32);
+    return make_uint4(a.x, a.y, b.x, b.y);
+  }
+  __device__ __forceinline__ void keep(float* tile, const float (&c)[4]) const {
+    *reinterpret_cast<float2*>(tile + t.row * 8 + t.quarter * 2) = make_float2(c[0], c[1]);
+    *reinterpret_cast<float2*>(tile + (t.row + 8) * 8 + t.quarter * 2) = make_float2(c[2], c[3]);
+  }
+
+  // Columns pair * 2 and + 1 of row m of a tile, all warps' shares added. `first` is warp 0's tile, `stride` floats to the next.
+  __device__ __forceinline__ float2 total(const float* first, int stride, int m, int pair) const {
+    float2 v = make_float2(0, 0);
+#pragma unroll
+    for (int w = 0; w < WARPS; ++w) {
+      const float2 y = *reinterpret_cast<const float2*>(first + w * stride + m * 8 + pair * 2);
+      v.x += y.x, v.y += y.y;
+    }
+    return v;
+  }
+
+  // Two columns of the residual stream of each of the first 64 threads to everyone.
+  __device__ __forceinline__ void publish_h(Kind kind, size_t to, float y0, float y1) {
+    const unsigned h = pack_bf16(y0, y1);
+    res = unpack_bf16(h);
+    if (t.tid / 4 < a.M) publish(x + to + spread((blockIdx.x * 8 + t.tid % 4 * 2) * 2) + t.tid / 4 * 64, h);
+    signal(x, kind, sizeof(T) == 1 ? blockIdx.x / 16 : readers(16));  // see column()
+  }
+
+  // actions [M,A] -> h. in_b: of this thread's columns.
+  __device__ __forceinline__ void enter(int step, float2 in_b) {
+    uint4 raw[1];
+    const bool mine = t.tid * 4 < a.M * A;
+    if (step) await(x, ACTIONS, 0, A * step);
+    if (step) receive(raw, [&](int) { return mine; }, [&](int) { return x + Exchange::ACTIONS + t.tid * 16; });
+    else if (mine) raw[0] = reinterpret_cast<const uint4*>(a.actions)[t.tid];
+    if (mine) reinterpret_cast<uint4*>(&s.actions[0][0])[t.tid] = raw[0];
+    sync_swept();
+    const int m = t.tid / 4, pair = t.tid % 4;
+    if (t.warp < 2) {
+      float2 y = make_float2(0, 0);
+#pragma unroll
+      for (int i = 0; i < A; ++i) {
+        y.x += s.actions[m][i] * s.in_w[pair * 2][i];
+        y.y += s.actions[m][i] * s.in_w[pair * 2 + 1][i];
+      }
+      publish_h(H0, Exchange::H0, y.x + in_b.x, y.y + in_b.y);
+    }
+    probe(ACTION_IN_PUBLISHED);
+  }
+
+  // adaRMS and the product of D-wide rows: qkv (which 0) or gate and up (1).
+  __device__ __forceinline__ void open(Kind kind, size_t h, int times, int which, float inverse, int tiles) {
+    Piece<T> low[2 * CHUNKS], high[2 * CHUNKS];
+    ring.wait(min(EARLY, tiles * CHUNKS), t.lane);
+    normed(kind, h, times, which, [&](int u, int r, const float(&y)[8]) { (r ? high : low)[u / HALVES].set8(u % HALVES, y, inverse); });
+    multiply(tiles, low, high);
+  }
+
+  // RoPE. turn: (cos, sin) of this thread's pair of columns, the same in every layer.
+  __device__ __forceinline__ void publish_qkv(int even, int tiles, float2 turn) {
+    const int tile = t.tid / 64, m = t.tid % 64 / 4, pair = t.tid % 4;
+    if (tile < tiles && m < a.M) {
+      const float2 y = total(s.wide[0][tile], 8 * TILE, m, pair);
+      const float scale = s.side.product[even][0];
+      const float2 q = unpack_bf16(pack_bf16(y.x * scale, y.y * scale));
+      publish(x + Exchange::PROJ + (m * QKV + (blockIdx.x + tile * BLOCKS) * 8 + pair * 2) * 2,
+              pack_bf16(q.x * turn.x - q.y * turn.y, q.y * turn.x + q.x * turn.y));
+    }
+    // lane i for the block's i-th tile, which belongs to a head or to K and V
+    signal_together(x, PROJ, min((blockIdx.x + t.lane * BLOCKS) / (HD / 8), H), tiles);
+    probe(QKV_PUBLISHED);
+  }
+
+  // GEGLU.
+  __device__ __forceinline__ void publish_hidden(int even) {
+    const int m = t.tid / 16, tile = t.tid % 16 / 4, pair = t.tid % 4;
+    const float scale = s.side.product[even][2], inverse = s.side.inverse[even][3];
+    const float2 gate = total(s.wide[0][tile], 8 * TILE, m, pair), up = total(s.wide[0][4 + tile], 8 * TILE, m, pair);
+    const float y0 = gelu(gate.x * scale) * (up.x * scale), y1 = gelu(gate.y * scale) * (up.y * scale);
+    char* to = x + Exchange::HIDDEN + spread((blockIdx.x * 32 + tile * 8 + pair * 2) * sizeof(T)) + m * 64;
+    if constexpr (sizeof(T) == 1) {
+      const unsigned own = pack_e4m3(y0 * inverse, y1 * inverse), next = __shfl_down_sync(~0u, own, 1);
+      if (m < a.M && pair % 2 == 0) publish(to, own | next << 16);
+    } else if (m < a.M) {
+      publish(to, pack_bf16(y0, y1));
+    }
+    signal_together(x, HIDDEN, readers(32 * sizeof(T)));
+    probe(GATE_UP_PUBLISHED);
+  }
+
+  // res + gate * product of K-wide rows: `which` 0 closes the attention branch, 1 the MLP.
+  __device__ __forceinline__ void close(size_t from, int K, int n, int which, size_t to) {
+    constexpr int PIECES = 8;  // of K at once: 4096 bytes of a row
+    ring.wait(min(PIECES / 2, K * int(sizeof(T)) / CHUNK), t.lane);
+    await(x, which ? HIDDEN : HEADS, t.warp, 16 * (n + 1));
+    float c[4][4] = {};
+    const int chunks = K * int(sizeof(T)) / CHUNK;
+    const char* row = x + from + spread(t.warp * 128) + t.row * 64 + t.quarter * 16;
+#pragma unroll 1
+    for (int first = 0; first < chunks; first += PIECES / 2, row += spread(PIECES / 2 * CHUNK)) {
+      const int now = min(PIECES / 2, chunks - first);
+      uint4 raw[2 * PIECES];
+      receive_rows<PIECES>(
+          raw, [&](int i) { return row + i / PIECES * 512 + i % PIECES / 2 * spread(CHUNK) + i % 2 * spread(64); }, 2 * now);
+      probe(CLOSE_RECEIVED);
+      if (first) ring.wait(now, t.lane);
+#pragma unroll
+      for (int i = 0; i < PIECES; ++i) {
+        if (i / 2 >= now) break;
+        Piece<T> low, high, b;
+        low.set(raw[i]);
+        high.set(raw[PIECES + i]);
+        b.set(weights(i / 2, i % 2));
+#pragma unroll
+        for (int w = 0; w < Piece<T>::WORDS; w += 2) mma_words(c[(i * Piece<T>::WORDS + w) / 2 % 4], low, high, b, w);
+      }
+      ring.release(now, t.lane);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) c[0][i] += c[1][i] + (c[2][i] + c[3][i]);
+    keep(s.narrow[t.warp], c[0]);
+    probe(MULTIPLY_OWN_SHARE);
+    sync_swept();
+    probe(MULTIPLY_ALL_SHARES);
+    const int m = t.tid / 4, pair = t.tid % 4;
+    if (t.warp < 2) {
+      const float2 y = total(s.narrow[0], TILE, m, pair);
+      const float scale = s.side.product[n % 2][1 + 2 * which];
+      const float* gate = s.side.gate[n % 2][which] + pair * 2;
+      publish_h(which ? H2 : H1, to, y.x * scale * gate[0] + res.x, y.y * scale * gate[1] + res.y);
+    }
+    probe(CLOSE_PUBLISHED);
+  }
+
+  // Blocks 0..31: one action value of all rows, x + dt v.
+  __device__ __forceinline__ void leave(int step, int times) {
+    const int n = blockIdx.x;
+    float w[4][8], dot[2] = {0, 0};
+#pragma unroll
+    for (int u = 0; u < 4; ++u) load8(a.out_w + n * D + column(u), w[u]);
+    normed(H2, Exchange::H2, times, 0, [&](int u, int r, const float(&y)[8]) {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) dot[r] += y[j] * w[u][j];
+    });
+    sync_consumers();  // the squares are read
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      dot[r] += __shfl_xor_sync(~0u, dot[r], 1);
+      dot[r] += __shfl_xor_sync(~0u, dot[r], 2);
+      if (t.quarter == 0) s.squares[t.warp][t.row + 8 * r] = dot[r];
+    }
+    sync_consumers();
+    if (t.warp) return;
+    if (t.tid < a.M) {
+      float v = a.out_b[n] + s.actions[t.tid][n];
+#pragma unroll
+      for (int i = 0; i < WARPS; ++i) v += s.squares[i][t.tid];
+      if (step + 1 == a.steps) a.actions[t.tid * A + n] = v;
+      else publish(x + Exchange::ACTIONS + (t.tid * A + n) * 4, __float_as_uint(v));
+    }
+    signal(x, ACTIONS, 0);
+    probe(ACTION_OUT_PUBLISHED);
+  }
+
+  __device__ void run() {
+    float2 turn = make_float2(1, 0), in_b = make_float2(0, 0);  // V does not turn
+    const int own = (blockIdx.x + t.tid / 64 * BLOCKS) * 8 + t.tid % 4 * 2, m = t.tid % 64 / 4;
+    if (own < Q + HD && m < a.M) turn = *reinterpret_cast<const float2*>(a.rope + size_t(keys.prefix + m) * HD + own % HD);
+    if (t.tid / 4 < a.M) in_b = *reinterpret_cast<const float2*>(a.in_b + blockIdx.x * 8 + t.tid % 4 * 2);
+    const int tiles = blockIdx.x < QKV / 8 - 2 * BLOCKS ? 3 : 2;
+    for (int step = 0, n = 0; step < a.steps; ++step) {
+      enter(step, in_b);
+      for (int i = 0; i < a.L; ++i, ++n) {
+        const int even = n % 2;
+        probe(LAYER);
+#pragma unroll 1
+        for (int which = 0; which < 2; ++which) {
+          const bool mlp = which;
+          open(mlp ? H1 : i ? H2 : H0, mlp ? Exchange::H1 : i ? Exchange::H2 : Exchange::H0, mlp ? n + 1 : i ? n : step + 1, which, s.side.inverse[even][2 * which], mlp ? 8 : tiles);
+          if (mlp) {
+            publish_hidden(even);
+          } else {
+            publish_qkv(even, tiles, turn);
+            attend(a, t, s.attention, keys, k, v, &s.keys_full, &s.keys_empty, n, probe);
+            probe(ATTEND_PUBLISHED);
+            join<T>(a, t, s.side.inverse[even][1], n, probe);
+            probe(JOIN_PUBLISHED);
+          }
+          close(mlp ? Exchange::HIDDEN : Exchange::HEADS, mlp ? MLP : Q, n, which, mlp ? Exchange::H2 : Exchange::H1);
+        }
+      }
+      if (blockIdx.x < A) leave(step, n);
+    }
+  }
+};
+
+template <class T, class Probe>
+__global__ void __launch_bounds__(THREADS, 1) denoise_loop_kernel(const __grid_constant__ Args a, Probe probe) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  extern __shared__ __align__(128) char memory[];
+  Shared& s = *reinterpret_cast<Shared*>(memory);
+  bf16* k = reinterpret_cast<bf16*>(memory + sizeof(Shared));
+  bf16* v = k + a.keys * KEY_PITCH;
+  const Ring ring{reinterpret_cast<char*>(v + a.keys * KEY_PITCH), s.full, s.empty, a.slots};
+  const int warp = threadIdx.x / 32;
+  if (threadIdx.x < a.slots) barrier_init(s.full + threadIdx.x, 1), barrier_init(s.empty + threadIdx.x, WARPS);
+  if (threadIdx.x == 0) {
+    barrier_init(&s.keys_full, 1), barrier_init(&s.keys_empty, WARPS);
+    barrier_init(s.side.style_full, 1), barrier_init(s.side.style_full + 1, 1);
+  }
+  for (int i = threadIdx.x; i < 2 * a.keys * KEY_PITCH / 8; i += THREADS) reinterpret_cast<uint4*>(k)[i] = make_uint4(0, 0, 0, 0);
+  for (int i = threadIdx.x; i < ROWS * KEY_PITCH / 8; i += THREADS)
+    reinterpret_cast<uint4*>(&s.attention.q[0][0])[i] = make_uint4(0, 0, 0, 0);
+  if (threadIdx.x < 8 * A) s.in_w[threadIdx.x / A][threadIdx.x % A] = a.in_w[blockIdx.x * 8 * A + threadIdx.x];
+  const Keys keys(a);
+  fence_bulk();
+  __syncthreads();
+  if (warp >= LOADER) load_weights<T>(a, ring, warp - LOADER);
+  else if (warp == KEY_LOADER) load_keys(a, keys, k, v, &s.keys_full, &s.keys_empty);
+  else if (warp == SWEEPER) Sweeper<T>{a, s.side}.run();
+  else Worker<T, Probe>{a, s, ring, keys, k, v, probe}.run();
+#endif
+}
+
+inline constexpr size_t MAX_SHARED = 226 * 1024;
+inline constexpr size_t shared_bytes(int keys, int slots) { return sizeof(Shared) + size_t(2) * keys * KEY_PITCH * 2 + size_t(slots) * SLOT; }
+// Keys of one block for a cache of this many rows, whole tiles of 16.
+inline constexpr int keys_for(int cache_rows) { return ((cache_rows + SPLITS - 1) / SPLITS + 15) / 16 * 16; }
+// The ring takes what is left; 8 slots are what one product needs at once.
+inline int slots_for(int keys) {
+  const int n = int((MAX_SHARED - shared_bytes(keys, 0)) / SLOT);
+  return n < MAX_SLOTS ? n : MAX_SLOTS;
+}
+
+template <class T, class Probe>
+int denoise_loop(Args a, Probe probe, cudaStream_t stream) {
+  a.keys = keys_for(a.cache_rows);
+  a.slots = slots_for(a.keys);
+  if (cudaError_t e = cudaMemsetAsync(a.exchange, 0xff, Exchange::BYTES, stream)) return cuda_failed("denoise_loop", "cudaMemsetAsync", e);
+  const Grid grid{dim3(BLOCKS), dim3(THREADS), shared_bytes(a.keys, a.slots)};
+  return launch_together("denoise_loop", denoise_loop_kernel<T, Probe>, grid, stream, a, probe);
+}
+
+}  // namespace frt::denoise

@@ -1,0 +1,141 @@
+"""The denoise loop as one kernel against the same loop of separate ops and against fp32, at the published widths."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import torch
+from support.checkpoints import random_tensors
+from support.machines import machine
+from support.programs import cosine, program_on, random_inputs
+from support.sizes import DEMO, FULL_WIDTH
+
+from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP32, Plan
+from flashrt_core.errors import OpError
+from flashrt_core.frontends.calibrate import measure_scales
+from flashrt_core.frontends.program import Program, Variant
+from flashrt_core.models.pi05 import pipeline_hopper
+from flashrt_core.types import U8
+
+pytestmark = pytest.mark.gpu
+EXACT = Plan(vision=FP32, encoder=FP32, decoder=FP32)
+PLANS = {"bf16": pipeline_hopper.PLAN_WIDE, "fp8": Plan(vision=BF16_STAGE, encoder=BF16_STAGE, decoder=FP8_PER_STEP)}
+CASES = {  # change of the dims, prompt tokens
+    "10 actions": ({}, 48),
+    "1 action, 1 token": (dict(horizon=1), 1),
+    "9 actions": (dict(horizon=9, num_steps=1), 20),
+    "16 actions, 1 view": (dict(horizon=16, num_views=1, num_steps=2), 48),
+    "3 views, long prompt": (dict(num_views=3, prompt_capacity=200, num_steps=2), 200),
+}
+
+
+@functools.cache
+def weights() -> dict[str, torch.Tensor]:
+    return random_tensors(FULL_WIDTH, 0)
+
+
+@functools.cache
+def programs(case: str) -> tuple[dict[str, Program], object]:
+    """fp32, BF16 and FP8 programs of one case; the FP8 scales were measured in BF16, as a frontend does."""
+    change, tokens = CASES[case]
+    dims = dataclasses.replace(FULL_WIDTH, **change)
+    samples = [(s.images, s.ids, s.noise) for s in (random_inputs(dims, 50 + i, tokens) for i in range(2))]
+    made = {name: program_on(machine("hopper"), weights(), dims, pipeline_hopper, plan, name)
+            for name, plan in {"fp32": EXACT, **PLANS}.items()}  # fmt: skip
+    made["fp8"].set_scales(measure_scales(made["bf16"], samples, 99.9, lambda text: None).scales)
+    return made, random_inputs(dims, 1, tokens)
+
+
+def actions(p: Program, inputs, denoise=None) -> np.ndarray:
+    stream = p.machine.ctx.stream_handle(p.machine.stream)
+    p.write(inputs.images, inputs.ids, inputs.noise)
+    p.emit(Variant.FULL_U8, p.machine.ops, p.attn, stream, denoise)
+    p.machine.sync()
+    return p.output()
+
+
+@pytest.mark.parametrize("precision", PLANS)
+@pytest.mark.parametrize("case", CASES)
+def test_one_kernel_is_the_loop_of_ops(case: str, precision: str) -> None:
+    """No further from fp32 than the separate ops are (other order of sums), and next to them."""
+    made, inputs = programs(case)
+    p = made[precision]
+    assert p.denoise is pipeline_hopper.denoise_at_once
+    exact, ops, loop = actions(made["fp32"], inputs), actions(p, inputs, pipeline_hopper.denoise), actions(p, inputs)
+    error = {name: np.linalg.norm(x - exact) / np.linalg.norm(exact) for name, x in (("ops", ops), ("loop", loop))}
+    print(f"\n{case}, {precision}: cosine to fp32 {cosine(loop, exact):.6f} (ops {cosine(ops, exact):.6f}), "
+          f"to the ops {cosine(loop, ops):.6f}; error {error['loop']:.5f} (ops {error['ops']:.5f})")  # fmt: skip
+    assert np.isfinite(loop).all()
+    assert error["loop"] <= 1.3 * error["ops"] + 1e-4
+    assert np.linalg.norm(loop - ops) <= 2 * error["ops"] * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("precision", PLANS)
+def test_a_thousand_replays_are_equal(precision: str) -> None:
+    made, inputs = programs("10 actions")
+    p = made[precision]
+    want = actions(p, inputs)
+    p.capture()
+    p.write(inputs.images, inputs.ids, inputs.noise)
+    assert np.array_equal(p.replay(Variant.FULL_U8), want), "captured is eager"
+    for i in range(1000):
+        p.write(inputs.images, inputs.ids, inputs.noise)
+        assert np.array_equal(p.replay(Variant.CACHED), want), f"replay {i} differs"
+    assert p.graph.captured(Variant.CACHED).nodes <= 2
+
+
+def test_prefix_length_is_data_and_is_clamped() -> None:
+    made, _ = programs("10 actions")
+    p = made["bf16"]
+    p.capture()
+    for length in (48, 3, 29):
+        inputs = random_inputs(p.dims, length, length)
+        ops = actions(p, inputs, pipeline_hopper.denoise)
+        p.write(inputs.images, inputs.ids, inputs.noise)
+        assert cosine(p.replay(Variant.FULL_U8), ops) > 0.9999, f"prompt of {length} tokens"
+    for wrong in (-7, 1 << 20):  # read nothing outside the cache, wait for nothing that does not come
+        p.machine.upload(p.buffers["prefix_len"], np.array([wrong], dtype=np.int32))
+        p.machine.upload(p.buffers["actions"], inputs.noise)
+        assert np.isfinite(p.replay(Variant.CACHED)).all()
+
+
+def test_not_a_number_passes_through() -> None:
+    """NaN is also what an empty word of the exchange is: values that are NaN must not stop the kernel."""
+    made, inputs = programs("10 actions")
+    for precision in PLANS:
+        noise = inputs.noise.copy()
+        noise[3, 5] = np.float32(np.nan)
+        noise.view(np.uint32)[4, 6] = 0xFFFFFFFF
+        p = made[precision]
+        p.write(inputs.images, inputs.ids, noise)
+        p.emit(Variant.CACHED, p.machine.ops, p.attn, p.machine.ctx.stream_handle(p.machine.stream))
+        p.machine.sync()
+        assert np.isnan(p.output()).any()
+
+
+def test_other_sizes_keep_the_ops() -> None:
+    for dims in (DEMO, dataclasses.replace(FULL_WIDTH, horizon=17)):
+        assert pipeline_hopper.plan_denoise(machine("hopper"), dims, pipeline_hopper.PLAN_FP8) is pipeline_hopper.denoise
+    assert pipeline_hopper.plan_denoise(machine("hopper"), FULL_WIDTH, EXACT) is pipeline_hopper.denoise
+
+
+@pytest.mark.parametrize(
+    ("arg", "change"),
+    [("M", dict(M=17)), ("D", dict(D=2048)), ("L", dict(L=25)), ("cache_rows", dict(cache_rows=1025)), ("in_w", dict(in_w=0)),
+     ("scales", dict(scales=0)), ("actions", dict(actions=20)), ("layers", dict(layers=np.zeros((2, 10), np.uint64))),
+     ("act_dtype", dict(act_dtype=0))],
+)  # fmt: skip
+def test_the_library_checks_its_arguments(arg: str, change: dict) -> None:
+    made, _ = programs("10 actions")
+    p, seen = made["fp8"], {}
+
+    class Spy:
+        denoise_loop = staticmethod(lambda **values: seen.update(values))
+
+    pipeline_hopper.denoise_at_once(Spy, p.bufs[U8], p.weights, p.dims, p.sites, p.plan, attn=p.attn)
+    with pytest.raises(OpError) as e:
+        p.machine.ops.denoise_loop(**{**seen, **change})
+    assert e.value.op == "denoise_loop" and e.value.arg == arg
