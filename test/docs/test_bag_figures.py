@@ -22,5 +22,5 @@ def test_reading_meets_the_goals():
     """Issue 5: 1,000 messages/s on one core with room to spare, memory that does not grow with the bag."""
     for name, runs in DATA["kinds"].items():
         few, many = (runs[f"{n} images"] for n in bag_reading.COUNTS)
-        assert many["messages_per_s"] > 5_000 and many["messages"] == 2 * bag_reading.COUNTS[1], name
+        assert many["messages_per_s"] > 2_000 and many["messages"] == 2 * bag_reading.COUNTS[1], name
         assert many["memory_growth_mb"] < few["memory_growth_mb"] + 20, name
