@@ -69,6 +69,9 @@ def all_checks() -> list[Check]:
         _hardware(), _pipelines(), _mujoco(),
         _package("demo: pictures and film", "PIL", "pip install 'flashrt-ros[demo]'", dist="pillow"),
         _policy(), _opengl(),
+        _package("recordings", "rosbags", "pip install 'flashrt-ros[bag]'"),
+        _package("recordings: datasets", "pyarrow", "pip install 'flashrt-ros[bag,lerobot-format]'"),
+        _package("recordings: video", "av", "pip install 'flashrt-ros[bag,lerobot-format]'"),
         _package("demo: live window", "tkinter", "apt-get install python3-tk (without it --view draws in the terminal)"),
     ]  # fmt: skip
 

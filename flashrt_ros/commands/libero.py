@@ -120,7 +120,7 @@ def executor(args: argparse.Namespace, plan, progress):
     if args.ray is not None:
         from ..sim.libero.ray_run import run_on_ray
 
-        return run_on_ray(plan, args.ray)
+        return run_on_ray(plan, args.ray, progress)
     from ..sim.libero.policies import make_policy, worker_spec
     from ..sim.libero.run import run_here
 

@@ -14,6 +14,13 @@ from support.doc_blocks import blocks
 FILES = ["README.md", "CONTRIBUTING.md", *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md"))]
 BLOCKS = [b for name in FILES for b in blocks(name, (ROOT / name).read_text(encoding="utf-8"))]
 
+# Lines that need the simulator of `make libero`: they run up to where it is missing, with all their words.
+LIBERO = (
+    "flashrt libero --suite robosuite_lift --episodes 5",
+    "flashrt libero --suite robosuite_lift --policy demo-replay --episodes 3 --out replay-out",
+    "flashrt libero --suite robosuite_lift --splice sync none quintic --latency-ms 0 100 200 --episodes 10 --out latency-out",
+)
+NO_SIMULATOR = "({} --sim-python no/python 2>&1 || true) | grep 'make libero'"
 # A line that is too slow for the suite -> the smaller line that is run for it.
 SMALLER = {
     "make demo": "make -n demo | grep 'flashrt demo' && flashrt demo --episodes 1",
@@ -26,6 +33,9 @@ SMALLER = {
     "make ros-build": "make -n -W package.xml ros-build | grep ros/build.sh",
     "make ros-test": "make -n ros-test | grep test/ros",
     "make ros-demo": "make -n ros-demo | grep flashrt_ros.ros_demo",
+    "make libero": "make -n -W requirements/libero.txt libero | grep requirements/libero.txt",
+    **{line: NO_SIMULATOR.format(line) for line in LIBERO},
+    "python bench/libero_lift.py --episodes 12 --workers 2": "python bench/libero_lift.py --help | grep -e --workers",
     "flashrt demo": "flashrt demo --episodes 1",
     "flashrt demo --episodes 3 --latency-ms 100 --splice quintic": (
         "flashrt demo --episodes 1 --latency-ms 100 --splice quintic"
@@ -34,6 +44,12 @@ SMALLER = {
     "flashrt demo --episodes 2 --precision fp8 --out fp8-out": "flashrt demo --episodes 1 --precision fp8 --out fp8-out",
     "python tools/eval_tabletop.py --jobs 2": (
         "python tools/eval_tabletop.py --only fp32 --episodes 1 --out e.json && test -s e.json"
+    ),
+    "flashrt libero --suite libero_spatial --checkpoint pi05_libero --workers 4 --out spatial-out": (
+        "(flashrt libero --suite libero_spatial --checkpoint pi05_libero --out spatial-out 2>&1 || true) | grep 'model.safetensors'"
+    ),
+    "flashrt libero --suite robosuite_lift --via ros --rate 0.25 --camera-hz 5 --episodes 2 --out ros-out": (
+        "(flashrt libero --via ros --rate 0.25 --camera-hz 5 --episodes 2 2>&1 || true) | grep 'make ros-build'"
     ),
     'make train TRAIN_ARGS="--device cuda --compile --workers 15 --minutes 8"': (
         "make -n train | grep tools/train.py; python tools/train.py --help | grep -e --compile; python tools/export.py -h"

@@ -1,15 +1,14 @@
-"""Bags as a robot would record them: the tabletop demo in closed loop, and generated ones of any image size."""
+"""Bags as a robot would record them: joints that move to and fro, pictures of any size, commands beside the state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from flashrt_ros.bags.bag import BagWriter, typestore
 from flashrt_ros.config.settings import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
-from flashrt_ros.evaluation.closed_loop import LoopSettings, run_episode
 
 STORE = typestore()
 START_NS = 1_700_000_000_000_000_000
@@ -71,44 +70,6 @@ class Recording:
                     bag.add(topic, type_name)
                 bag.write(topic, at_ns, data)
         return path
-
-
-def demo_recording(
-    predict: Callable[..., np.ndarray], robot: RobotConfig, seeds: Sequence[int], noise: int = 0, gap_s: float = 2.0,
-    max_steps: int = 120,
-) -> Recording:  # fmt: skip
-    """Episodes of the tabletop task in closed loop, as `make ros-demo` records them, but in simulated time.
-
-    predict: VLAModel.predict. noise: its seed at tick k of the recording is noise * 10^6 + k, as in a replay.
-    """
-    from flashrt_ros.sim.tabletop import TabletopEnv
-
-    env, out = TabletopEnv(), Recording()
-    env.max_steps = min(env.max_steps, max_steps)
-    period, at, ticks = 50_000_000, START_NS, 0
-    for seed in seeds:
-        begin = at
-        out.add(begin - period, PROMPT_TOPIC, TEXT, b"")  # filled in once the scene is known
-
-        def watch(env, obs, episode, begin=begin):
-            now = begin + env.steps * period
-            seen = env.observe()
-            for camera, picture in zip(robot.cameras, seen["images"], strict=True):
-                out.add(now, f"/{camera.topic}", IMAGE, image(picture, now))
-            out.add(now, "/joint_states", STATE, state(robot.state_names, seen["state"], now))
-
-        def seeded(images, *, prompt, state, seed, first=ticks):
-            return predict(images, prompt=prompt, state=state, seed=noise * 1_000_000 + first + env.steps)
-
-        episode = run_episode(env, seeded, seed, LoopSettings(), watch=watch)
-        assert episode.error is None, episode.error
-        words = (begin - period, PROMPT_TOPIC, TEXT, text(episode.prompt))
-        out.rows = [words if row[:2] == words[:2] else row for row in out.rows]
-        for k, values in enumerate(episode.commands):
-            out.add(begin + k * period, "/tabletop/commands", COMMAND, command(values))
-        ticks += len(episode.commands)
-        at = begin + len(episode.commands) * period + round(gap_s * 1e9)
-    return out
 
 
 def arm_robot(joints: int = 3, hz: float = 20.0, views: Sequence[str] = ("front",), **safety: float) -> RobotConfig:

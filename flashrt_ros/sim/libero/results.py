@@ -32,11 +32,9 @@ class ResultFile:
         self.out, self.plan = out, plan
         self.path = out / "result.jsonl"
         self.rows: dict[tuple, Row] = {}
-        identity = plan.identity()
+        self._begun = False
         if self.path.exists():
-            self._read(identity)
-        else:
-            self._write({"run": identity, "version": __version__})
+            self._read(plan.identity())
 
     def missing(self, retry_errors: bool = False) -> list[Job]:
         """Episodes of the plan that have not been run. retry_errors: also those that ended in an error."""
@@ -85,8 +83,8 @@ class ResultFile:
             lines = lines[:-1]
             self.path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         if not lines:
-            self._write({"run": identity, "version": __version__})
             return
+        self._begun = True
         try:
             head, *rows = (json.loads(line) for line in lines)
         except ValueError:
@@ -102,7 +100,11 @@ class ResultFile:
             self.rows[(row["splice"], row["latency_ms"], row["task"], row["trial"])] = row
 
     def _write(self, line: Mapping[str, object]) -> None:
+        """Append a line, the first one after the head: a run that never got to an episode leaves no trace."""
         with self.path.open("a", encoding="utf-8") as file:
+            if not self._begun:
+                file.write(json.dumps({"run": self.plan.identity(), "version": __version__}) + "\n")
+                self._begun = True
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
 

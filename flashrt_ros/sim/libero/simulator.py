@@ -1,9 +1,9 @@
 """One robosuite environment as the reference evaluations see it; runs in the simulator process only.
 
-robosuite takes every reading in the first of the 25 physics steps of a control step (utils/observables.py, `update`), so
-the observation after control step k shows the scene at its beginning. Policies were trained on that, and it is kept. What
-is not kept is drawing both cameras in every step (55 ms a picture on a CPU): the scene is copied at the moment of the
-reading, and drawn from the copy when somebody asks for it. Pictures are the same to the last bit.
+robosuite takes its readings in one of the 25 physics steps of a control step: after a reset in the last one, after an init
+state was put in place in the one before (utils/observables.py, `update`: every forced reading moves the phase). That is left to
+robosuite. What is not kept is drawing both cameras in every step (55 ms a picture on a CPU): the scene is copied at the moment
+of the reading, and drawn from the copy when somebody asks for it. Pictures are the same to the last bit.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_F83_a_simulator_that_never_starts_ends_the_run(tmp_path):
 def test_F83_what_no_episode_can_get_past_is_said_once(tmp_path):
     with pytest.raises(ConfigError, match="make libero"):
         run(tmp_path, {"start": "config"}, 5)
-    assert len((tmp_path / "out/result.jsonl").read_text().splitlines()) == 1
+    assert not (tmp_path / "out/result.jsonl").exists()  # another --suite or --checkpoint may use the folder
 
 
 # ---- F84

@@ -1,0 +1,132 @@
+"""How fast a replay reads, decodes, checks and asks: a generated bag of 224x224 images and a policy that costs nothing.
+
+`python bench/replay_speed.py --out bench/results/replay_speed.json`. An observation is a request to the policy with new
+images, state and prompt; here one is made in every control tick. The other run makes them when a node would. CPU time is
+given besides wall time: on a shared machine only the former says what the code costs. `--ticks` 4 x as many on request
+shows that memory does not grow with the bag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from flashrt_core import __version__
+from flashrt_ros.bags.bag import BagWriter, typestore
+from flashrt_ros.config.config_file import load_node
+from flashrt_ros.config.settings import ActionDim, CameraConfig, RobotConfig, SafetyConfig, StateDim
+from flashrt_ros.evaluation.summary import machine
+from flashrt_ros.replay.run import Player, check_bags
+from flashrt_ros.replay.settings import ReplaySettings
+from flashrt_ros.worker.interface import Script
+
+SIDE, JOINTS, HZ, PERIOD_NS = 224, 7, 20.0, 50_000_000
+IMAGE, STATE, COMMAND, TEXT = (
+    "sensor_msgs/msg/Image", "sensor_msgs/msg/JointState", "std_msgs/msg/Float64MultiArray", "std_msgs/msg/String",
+)  # fmt: skip
+
+
+def robot(views: int) -> RobotConfig:
+    names = [f"joint{i}" for i in range(JOINTS)]
+    return RobotConfig(
+        name="bench", control_hz=HZ, safety=SafetyConfig(max_state_age_s=0.2),
+        cameras=tuple(CameraConfig(view=f"view{i}", topic=f"view{i}/image") for i in range(views)),
+        state=tuple(StateDim(name=n, lower=-3.0, upper=3.0) for n in names),
+        actions=tuple(ActionDim(name=n, kind="position", lower=-3.0, upper=3.0, v_max=2.0, a_max=20.0) for n in names),
+    )  # fmt: skip
+
+
+def write_bag(path: Path, what: RobotConfig, ticks: int) -> int:
+    """Raw images as a camera gives them (noise: nothing compresses). Returns the bytes on disk."""
+    store, rng = typestore(), np.random.default_rng(0)
+    make = store.types
+    frames = rng.integers(0, 255, (16, SIDE * SIDE * 3), dtype=np.uint8)
+    topics = {f"/{c.topic}": IMAGE for c in what.cameras}
+    topics |= {"/joint_states": STATE, f"/{what.topics.forward}": COMMAND, "/policy_node/prompt": TEXT}
+    with BagWriter(path, compress=False) as bag:
+        for topic, kind in topics.items():
+            bag.add(topic, kind)
+
+        def write(topic: str, at: int, **fields: object) -> None:
+            bag.write(topic, at, bytes(store.serialize_cdr(make[topics[topic]](**fields), topics[topic])))
+
+        start = 1_700_000_000_000_000_000
+        write("/policy_node/prompt", start - 1, data="put the block into the bowl")
+        layout = make["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+        for k in range(ticks):
+            at = start + k * PERIOD_NS
+            stamp = make["builtin_interfaces/msg/Time"](sec=at // 10**9, nanosec=at % 10**9)
+            header, none = make["std_msgs/msg/Header"](stamp=stamp, frame_id=""), np.zeros(0)
+            for camera in what.cameras:
+                write(f"/{camera.topic}", at, header=header, height=SIDE, width=SIDE, encoding="rgb8", is_bigendian=0,
+                      step=3 * SIDE, data=frames[k % 16])  # fmt: skip
+            values = np.sin(k / 40 + np.arange(JOINTS))
+            write("/joint_states", at, header=header, name=list(what.state_names), position=values, velocity=none, effort=none)
+            write(f"/{what.topics.forward}", at, layout=layout, data=values)
+    return sum(f.stat().st_size for f in path.iterdir())
+
+
+def measure(bag: Path, what: RobotConfig, replan_ticks: int, repeats: int) -> dict[str, object]:
+    """The best of `repeats` replays by wall time, after one to warm up."""
+    script = Script(horizon=50, action_dim=JOINTS, state_dim=JOINTS, views=what.views, image_size=SIDE, constant=0.0)
+    node = load_node(control_hz=HZ, worker="inprocess", replan_ticks=replan_ticks)
+    settings = ReplaySettings(what, node=node, script=script)
+    (job,) = check_bags([bag], settings, None)
+    player, runs = Player(settings), []
+    for _ in range(repeats + 1):
+        wall, own, others = time.perf_counter(), time.process_time(), _children_s()
+        outcome = player.play(job)
+        wall = time.perf_counter() - wall
+        cpu = time.process_time() - own, _children_s() - others
+        runs.append((wall, cpu))
+    wall, (policy_s, reader_s) = min(runs[1:])
+    return {
+        "views": len(what.cameras), "replan_ticks": replan_ticks, "ticks": outcome.ticks, "requests": outcome.requests,
+        "wall_s": round(wall, 3), "ticks_per_s": round(outcome.ticks / wall, 1),
+        "observations_per_s": round(outcome.requests / wall, 1),
+        "images_per_s": round(outcome.ticks * len(what.cameras) / wall, 1),
+        "cpu_ms_per_tick": {
+            "control": round(1e3 * policy_s / outcome.ticks, 3), "reading": round(1e3 * reader_s / outcome.ticks, 3),
+        },
+    }  # fmt: skip
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ticks", type=int, default=3000, help="of the bag (default 3000, 150 s)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write JSON here")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for views in (1, 2):
+            what, bag = robot(views), Path(folder) / f"bag{views}"
+            size = write_bag(bag, what, args.ticks)
+            for replan_ticks in (1, 0):
+                rows.append({**measure(bag, what, replan_ticks, args.repeats), "bag_mb": round(size / 1e6)})
+                sys.stdout.write(json.dumps(rows[-1]) + "\n")
+    peak = {
+        "control_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "reading_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+    }
+    result = {"version": __version__, "machine": machine(), "side_px": SIDE, "peak_memory": peak, "runs": rows}
+    sys.stdout.write(json.dumps(peak) + "\n")
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
