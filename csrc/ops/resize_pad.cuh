@@ -56,6 +56,7 @@ __device__ __forceinline__ int to_level(int sum) {
 }
 
 __global__ void resize_pad_kernel(const unsigned char* images, unsigned char* out, Fit f) {
+  inputs_ready();
   extern __shared__ int weights[];  // [x.fresh][x.taps + 2] = first, count, weights; then the row's own [y.taps + 2]
   const int row = int(blockIdx.x) - f.top, view = blockIdx.y, stride = f.x.taps + 2;
   unsigned char* line = out + (size_t(view) * f.S + blockIdx.x) * f.S * 3;

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .pipeline_rtx_sm89 import PLAN_WIDE, denoise, encode
+from .pipeline_rtx_sm89 import PLAN_WIDE, denoise, encode, plan_denoise
 
-__all__ = ["FP8_BY_DEFAULT", "PLAN_FP8", "PLAN_WIDE", "denoise", "encode"]
+__all__ = ["FP8_BY_DEFAULT", "PLAN_FP8", "PLAN_WIDE", "denoise", "encode", "plan_denoise"]
 
 FP8_BY_DEFAULT = False
 PLAN_FP8 = None

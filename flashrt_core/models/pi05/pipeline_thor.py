@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .pipeline_rtx_sm89 import FP8_BY_DEFAULT, PLAN_FP8, PLAN_WIDE, denoise, encode
+from .pipeline_rtx_sm89 import FP8_BY_DEFAULT, PLAN_FP8, PLAN_WIDE, denoise, encode, plan_denoise
 
-__all__ = ["FP8_BY_DEFAULT", "PLAN_FP8", "PLAN_WIDE", "denoise", "encode"]
+__all__ = ["FP8_BY_DEFAULT", "PLAN_FP8", "PLAN_WIDE", "denoise", "encode", "plan_denoise"]
