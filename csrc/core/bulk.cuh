@@ -21,6 +21,10 @@ __device__ __forceinline__ void barrier_expect(uint64_t* barrier, unsigned bytes
   FRT_SM90_ASM("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
+// Arrives once the thread's earlier copy16s have landed.
+__device__ __forceinline__ void barrier_arrive_after_copies(uint64_t* barrier) {
+  FRT_SM90_ASM("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
 // Waits until the phase of this parity is over.
 __device__ __forceinline__ void barrier_wait(uint64_t* barrier, unsigned parity) {
   FRT_SM90_ASM(

@@ -13,6 +13,12 @@ namespace frt::denoise {
 
 inline constexpr int TILE = 16 * 8 + 8;  // floats of a tile of partial sums; the 8 keep its readers on different banks
 
+#ifdef FRT_BULK
+inline constexpr int LOADER_ARRIVALS = 1;
+#else
+inline constexpr int LOADER_ARRIVALS = 32;
+#endif
+
 struct alignas(128) Shared {
   uint64_t full[MAX_SLOTS], empty[MAX_SLOTS], keys_full, keys_empty;
   SideShared side;
@@ -66,10 +72,9 @@ struct Piece<e4m3> {
 };
 
 __device__ __forceinline__ void mma_f16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-               "{%0,%1,%2,%3};\n"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 // Words w and w + 1 of pieces. Callers alternate between sums: an instruction that needs the one before waits for it.
 template <class T>
@@ -412,9 +417,9 @@ __global__ void __launch_bounds__(THREADS, 1) denoise_loop_kernel(const __grid_c
   bf16* v = k + a.keys * KEY_PITCH;
   const Ring ring{reinterpret_cast<char*>(v + a.keys * KEY_PITCH), s.full, s.empty, a.slots};
   const int warp = threadIdx.x / 32;
-  if (threadIdx.x < a.slots) barrier_init(s.full + threadIdx.x, 1), barrier_init(s.empty + threadIdx.x, WARPS);
+  if (threadIdx.x < a.slots) barrier_init(s.full + threadIdx.x, LOADER_ARRIVALS), barrier_init(s.empty + threadIdx.x, WARPS);
   if (threadIdx.x == 0) {
-    barrier_init(&s.keys_full, 1), barrier_init(&s.keys_empty, WARPS);
+    barrier_init(&s.keys_full, LOADER_ARRIVALS), barrier_init(&s.keys_empty, WARPS);
     barrier_init(s.side.style_full, 1), barrier_init(s.side.style_full + 1, 1);
   }
   for (int i = threadIdx.x; i < 2 * a.keys * KEY_PITCH / 8; i += THREADS) reinterpret_cast<uint4*>(k)[i] = make_uint4(0, 0, 0, 0);

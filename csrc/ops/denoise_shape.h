@@ -12,7 +12,10 @@ inline constexpr int MAX_LAYERS = 24, MAX_KEYS = 64, MAX_SLOTS = 28;
 // 8 of QKV, and one head with a 16th of the keys. Warps 0-7 compute, warp 8 empties the exchange, warps 9-11 load keys and weights.
 inline constexpr int BLOCKS = 128, SPLITS = BLOCKS / H, WARPS = 8;
 inline constexpr int CONSUMERS = WARPS * 32, SWEPT = CONSUMERS + 32;
-inline constexpr int SWEEPER = WARPS, KEY_LOADER = WARPS + 1, LOADER = WARPS + 2, LOADERS = 2;  // warp numbers
+#ifndef FRT_LOADERS
+#define FRT_LOADERS 2
+#endif
+inline constexpr int SWEEPER = WARPS, KEY_LOADER = WARPS + 1, LOADER = WARPS + 2, LOADERS = FRT_LOADERS;  // warp numbers
 inline constexpr int THREADS = (LOADER + LOADERS) * 32;
 
 struct Layer {

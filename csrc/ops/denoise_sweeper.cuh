@@ -53,6 +53,8 @@ struct Sweeper {
     else if (lane < 24) s.inverse[to][lane - 20] = held;
   }
 
+  // Orders the emptying before the next meeting.
+  __device__ static void fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
   // This block's BYTES of each interleaved row.
   template <int BYTES>
   __device__ void sweep_rows(size_t to) {
@@ -72,7 +74,7 @@ struct Sweeper {
       if (step && b < A) fetch_style(step, 0, 0);
       sweep_rows<16>(Exchange::H2);
       for (int i = 0; i < a.L; ++i, ++n) {
-        __threadfence();
+        fence();
         sync_swept();  // input of qkv
         fetch_small(n + 1);
         if (i + 1 < a.L) fetch_style(step, 2 * i + 2, 0);
@@ -80,12 +82,12 @@ struct Sweeper {
         else fetch_style(step + 1, 0, 0);
         sweep_rows<32 * sizeof(T)>(Exchange::HIDDEN);
         if (i == 0 && b < A && lane < M) publish(x + Exchange::ACTIONS + (lane * A + b) * 4, EMPTY);
-        __threadfence();
+        fence();
         sync_swept();  // heads
         keep_small(n + 1);
         for (int t = 0; t < tiles; ++t) sweep<1>(x + Exchange::PROJ + (b + t * BLOCKS) * 16, M, QKV * 2);
         sweep_rows<16>(i ? Exchange::H2 : Exchange::H0);
-        __threadfence();
+        fence();
         sync_swept();  // input of gate/up
         fetch_style((n + 1) / a.L, (n + 1) % a.L * 2 + 1, 1);
         sweep_rows<16 * sizeof(T)>(Exchange::HEADS);
@@ -93,11 +95,11 @@ struct Sweeper {
         for (int u = lane; u < M * (HD / 16) * 4; u += 32)  // 16 bytes u % 4 of 64, row u / 64, columns (u / 4 % 16) * 16
           publish(parts + (u / 4 % (HD / 16) * ROWS + u / (HD / 4)) * SPLITS * 64 + u % 4 * 16, make_uint4(EMPTY, EMPTY, EMPTY, EMPTY));
         sweep<1>(x + Exchange::SUMS + (b / SPLITS * ROWS * SPLITS + b % SPLITS) * 16, M, SPLITS * 16);
-        __threadfence();
+        fence();
         sync_swept();  // hidden
         sweep_rows<16>(Exchange::H1);
       }
-      __threadfence();
+      fence();
     }
   }
 };

@@ -50,9 +50,16 @@ struct Ring {
   __device__ void load(const char* rows, size_t pitch, int lane, bool mine) {
     if (mine) {
       barrier_wait(empty + at, parity ^ 1);
+#ifdef FRT_BULK
       if (lane == 0) barrier_expect(full + at, 8 * CHUNK);
       __syncwarp();
       if (lane < 8) bulk_load(slots + at * SLOT + row_in_slot(lane), rows + lane * pitch, CHUNK, full + at);
+#else
+#pragma unroll
+      for (int i = 0; i < 16; ++i)
+        copy16(slots + at * SLOT + row_in_slot(i / 2) + i % 2 * 512 + lane * 16, rows + i / 2 * pitch + i % 2 * 512 + lane * 16, true);
+      barrier_arrive_after_copies(full + at);
+#endif
     }
     if (++at == count) at = 0, parity ^= 1;
   }
@@ -100,6 +107,7 @@ __device__ inline void load_keys(const Args& a, const Keys& keys, bf16* k, bf16*
   for (int n = 0; n < a.steps * a.L; ++n) {
     const Layer& w = a.layers[n % a.L];
     barrier_wait(empty, n % 2 ^ 1);
+#ifdef FRT_BULK
     if (lane == 0) barrier_expect(full, keys.cached * HD * 2 * sizeof(bf16));
     __syncwarp();
     for (int r = lane; r < keys.cached; r += 32) {
@@ -107,6 +115,15 @@ __device__ inline void load_keys(const Args& a, const Keys& keys, bf16* k, bf16*
       bulk_load(k + r * KEY_PITCH, w.k + from, HD * sizeof(bf16), full);
       bulk_load(v + r * KEY_PITCH, w.v + from, HD * sizeof(bf16), full);
     }
+#else
+#pragma unroll 4
+    for (int r = 0; r < keys.cached; ++r) {
+      const size_t from = size_t(keys.begin + r) * HD + lane * 8;
+      copy16(k + r * KEY_PITCH + lane * 8, w.k + from, true);
+      copy16(v + r * KEY_PITCH + lane * 8, w.v + from, true);
+    }
+    barrier_arrive_after_copies(full);
+#endif
   }
 }
 
