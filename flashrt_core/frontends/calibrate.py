@@ -39,7 +39,8 @@ def measure_scales(
 
 
 def _measure(program: Program, sample: Sample, call: Callable[..., None]) -> tuple[np.ndarray, np.ndarray]:
-    """Run one sample; `call(ops, out, n, dtype, scale_ptr, result_ptr, stream)` per site. Returns (results, values seen) per site."""
+    """Run one sample; `call(ops, out, n, dtype, scale_ptr, result_ptr, stream)` per site. Returns (results, values seen), both
+    per site."""
     machine, count = program.machine, len(program.site_names)
     shape = (count, SCALE_BYTES // 4)  # laid out as the scales are: a site's result is where its scale is
     results = machine.ctx.buffer("calibration.results", SCALE_BYTES * count)

@@ -160,8 +160,8 @@ def _table(columns: list[str], rows: list[list[str]], left: int = 1):
 
 
 def _rows_table(rows: list[dict[str, Any]]):
-    columns = ["model", "precision", "views", "chunk", "steps", "prompt", "other", "replay ms\nP50 / P95 / P99", "wall ms\nP50 / P95",
-               "nodes", "cosine"]  # fmt: skip
+    columns = ["model", "precision", "views", "chunk", "steps", "prompt", "other", "replay ms\nP50 / P95 / P99",
+               "wall ms\nP50 / P95", "nodes", "cosine"]  # fmt: skip
     lines = []
     for r in rows:
         other = [f"cache {r['cache_frames']}"] if r.get("cache_frames", 1) > 1 else []
