@@ -124,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         scripted = replace(replay, policy="scripted", episodes=args.episodes, conditions=grid)
         load = os.getloadavg()[0]
         runs = {plan.policy: measure(plan, args.work / plan.policy) for plan in (replay, scripted)}
-        command = f"python bench/libero_lift.py --episodes {args.episodes} --workers {args.workers} --gl {args.gl}"
+        command = f"python bench/libero_lift.py --episodes {args.episodes} --workers {args.workers}"
+        command += f" --gl {args.gl}" if args.gl != "egl" else ""
         text = json.dumps({"command": command, "load_before": round(load, 2), "runs": runs}, indent=1, allow_nan=False)
         args.out.write_text(text + "\n", encoding="utf-8")
     if args.out == RESULT and PAGE.exists():

@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 def pytest_addoption(parser):
     parser.addoption("--require-gpu", action="store_true", help="fail instead of leaving the GPU tests out")
     parser.addoption("--op-examples", type=int, default=0, help="cases per op in test/ops (0: each test's own number)")
+    parser.addoption("--soak-replays", type=int, default=2000, help="calls of the GPU soak (30000 is the long form)")
+    parser.addoption("--soak-size", default="demo", help="random weights of the GPU soak: tiny, demo or full")
 
 
 def pytest_configure(config):

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Everything that needs the GPU, in one go: build, op tests, oracle, sanitizer, bundled policy, bench; one table last.
-#   tools/gpu_check.sh [STEP ...]      steps: build ops oracle sanitizer policy bench (default: all, in this order)
+# Everything that needs the GPU, in one go: build, op tests, oracle, portable kernels, sanitizer, faults, soak, bundled policy, start,
+# bench; one table last.
+#   tools/gpu_check.sh [STEP ...]      steps: build ops oracle portable sanitizer faults soak policy bench (default: these, in this
+#                                      order), and by name: start (7 GB in $SCRATCH), closed-loop (200 seeds), soak-long (10 minutes)
 # Logs go to $OUT (default build/gpu-check). A step that fails or runs past its limit does not stop the next ones,
 # except build. Needs nvcc, cmake, ninja, pybind11, PyTorch with CUDA, pytest, hypothesis, transformers.
 set -uo pipefail
@@ -8,10 +10,11 @@ cd "$(dirname "$0")/.."
 OUT=${OUT:-build/gpu-check}
 PYTHON=${PYTHON:-python3}
 GPU_ARCH=${GPU_ARCH:-90}
+SCRATCH=${SCRATCH:-/tmp/flashrt-gpu-check}
 mkdir -p "$OUT"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 STEPS=("$@")
-[ ${#STEPS[@]} -eq 0 ] && STEPS=(build ops oracle sanitizer policy bench)
+[ ${#STEPS[@]} -eq 0 ] && STEPS=(build ops oracle portable sanitizer faults soak policy bench)
 ROWS=()
 
 run() {  # NAME SECONDS COMMAND...
@@ -66,11 +69,22 @@ for step in "${STEPS[@]}"; do
     build) run build 240 bash -c build || break ;;
     ops) run ops 150 bash -c 'pytest_gpu test/ops -k "hopper or gpu or library"' ;;
     oracle) run oracle 240 bash -c 'pytest_gpu test/models/test_pi05_gpu.py test/models/test_pi05_denoise_loop.py' ;;
+    portable) run portable 120 bash -c 'pytest_gpu test/models/test_pi05_gpu_portable.py' ;;
+    faults) run faults 200 bash -c 'pytest_gpu test/faults/test_gpu_faults.py' ;;
+    soak) run soak 120 bash -c 'pytest_gpu test/models/test_pi05_gpu_soak.py --soak-replays 3000' ;;
+    soak-long) run soak-long 900 bash -c 'pytest_gpu --timeout 880 test/models/test_pi05_gpu_soak.py --soak-size full --soak-replays 30000' ;;
+    start)
+      run start-write 120 "$PYTHON" tools/start_figure.py --write "$SCRATCH/start"
+      run start-first 60 "$PYTHON" tools/start_figure.py "$SCRATCH/start" --precision fp8 --out "$OUT/start_h200.json"
+      run start-again 60 "$PYTHON" tools/start_figure.py "$SCRATCH/start" --precision fp8 --out "$OUT/start_h200.json"
+      run start-bf16 60 "$PYTHON" tools/start_figure.py "$SCRATCH/start" --precision bf16 --out "$OUT/start_h200.json" ;;
+    closed-loop) run closed-loop 250 "$PYTHON" tools/eval_gpu.py --jobs "$(nproc)" --out "$OUT/tabletop_eval_h200.json" ;;
     sanitizer)
       run memcheck 200 bash -c 'sanitize memcheck 8 "norm or gemm or attention or rope or patchify or embed or pool or amax or count" "gemm or attention"'
       run loop_memcheck 60 bash -c 'denoise_loop memcheck'
       run loop_synccheck 60 bash -c 'denoise_loop synccheck'
       run racecheck 100 bash -c racecheck
+      run initcheck 100 bash -c 'sanitize initcheck 3 "norm or gemm or attention or rope or resize or patchify or amax" "attention and 70 or gemm and 10" --kernel-name kns=3frt'
       run synccheck 60 bash -c 'sanitize synccheck 3 "norm or attention or gemm" "attention and 70 or gemm and 10" --kernel-name kns=3frt' ;;
     policy) run policy 200 bash -c 'pytest_gpu test/models/test_pi05_gpu_policy.py' ;;
     bench) run bench 200 bash -c '"$PYTHON" -m flashrt_ros.cli bench --random full --json --out "$OUT/pi05_h200.json" >"$OUT/rows.json" &&

@@ -39,8 +39,8 @@ class Case:
             raise ConfigError("precision", expected=f"one of {', '.join(PRECISIONS)}", found=repr(self.precision))
         if not self.random and (self.chunk is not None or self.capacity is not None):
             raise ConfigError("chunk, capacity", expected="left out with a checkpoint, which fixes them", found="a value")
-        if self.prompt_len is not None and not 2 <= self.prompt_len:
-            raise ConfigError("prompt length", expected="2 or more tokens", found=self.prompt_len)
+        if self.prompt_len is not None and not 3 <= self.prompt_len:
+            raise ConfigError("prompt length", expected="3 or more tokens", found=self.prompt_len)
 
     @property
     def model(self) -> str:

@@ -18,7 +18,7 @@ from ..models.pi05.tensors import expected_tensors
 from .random_weights import RandomSource
 from .tokenizer_file import character_tokenizer
 
-_BLOCK = 1 << 20  # values that a written checkpoint repeats
+_BLOCK = 1_048_583  # values that a written checkpoint repeats; a prime, so that no two rows of a matrix are equal
 STATE_DIM, ROBOT_ACTION_DIM = 8, 7  # as pi05_libero
 SIZES = {
     "full": Pi05Dims(prompt_capacity=48),  # the published sizes, capacity of pi05_libero

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from ..core.utils.norm_stats import NormStats, load_norm_stats, normalize
 from ..errors import ConfigError, NotBuilt, ObservationError
 from .calibrate import measure_scales
 from .camera_images import camera_sizes
+from .memory import within_memory
 from .observation import image_views, noise_array, vector
 from .program import Program, Variant, full_variant
 
@@ -115,8 +117,11 @@ class Frontend:
     # ---- load and plan
 
     def _program(self, name: str, plan: Any) -> Program:
-        """Buffers and weights of a plan. The tensors live in `program.tensors`."""
+        """Buffers and weights of a plan. The tensors live in `program.tensors`. DeviceError (F35) when they do not fit."""
         self._say(f"loading weights ({plan.name})")
+        return within_memory(self.machine, lambda: self._loaded(name, plan), self._bytes_of(plan))
+
+    def _loaded(self, name: str, plan: Any) -> Program:
         program = Program(name, self.machine, self.MODEL, self.PIPELINE, self.dims, plan)
         program.tensors, program.weight_scales = self.LOADER(self, plan)
         program.weights = self.MODEL.weights_at(
@@ -124,10 +129,19 @@ class Frontend:
         )
         return program
 
+    def _bytes_of(self, plan: Any) -> int:
+        """About what a program of this plan takes: its buffers and the checkpoint's tensors at the plan's precision."""
+        numbers = sum(math.prod(shape) for shape in self.MODEL.expected_tensors(self.dims).values())
+        return self.MODEL.buffer_plan(self.dims, plan).nbytes + numbers * plan.encoder.act.nbytes
+
     def _serve(self, program: Program) -> None:
         self._say("capturing")
-        program.capture()
-        program.fit_cameras(self.image_sizes)
+
+        def captured() -> None:
+            program.capture()
+            program.fit_cameras(self.image_sizes)
+
+        within_memory(self.machine, captured, 0)
         self.machine.trim()
         self._program_served, self._cached_for = program, None
 

@@ -22,7 +22,7 @@ def measure_scales(
     calibrator = Calibrator()
     for i, sample in enumerate(samples):
         say(f"calibrating: observation {i + 1} of {len(samples)}")
-        amax = _measure(program, sample, lambda ops, out, n, dtype, slot, into: ops.amax(out, into, n, dtype))[0]
+        amax = _measure(program, sample, lambda ops, out, n, dtype, slot, into, at: ops.amax(out, into, n, dtype, at))[0]
         for name, value in zip(program.site_names, amax, strict=True):
             calibrator.observe(name, float(value))
         calibrator.end_sample()
@@ -31,7 +31,7 @@ def measure_scales(
     clipped, seen = np.zeros(len(program.site_names)), np.zeros(len(program.site_names))
     for sample in samples:
         count, size = _measure(
-            program, sample, lambda ops, out, n, dtype, slot, into: ops.count_saturated(out, slot, into, n, dtype)
+            program, sample, lambda ops, out, n, dtype, slot, into, at: ops.count_saturated(out, slot, into, n, dtype, at)
         )
         clipped, seen = clipped + count, seen + size
     check_saturation(dict(zip(program.site_names, (clipped / seen).tolist(), strict=True)))
@@ -39,7 +39,8 @@ def measure_scales(
 
 
 def _measure(program: Program, sample: Sample, call: Callable[..., None]) -> tuple[np.ndarray, np.ndarray]:
-    """Run one sample; `call(ops, out, n, dtype, scale_ptr, result_ptr)` per site. Returns (results, values seen) per site."""
+    """Run one sample; `call(ops, out, n, dtype, scale_ptr, result_ptr, stream)` per site. Returns (results, values seen), both
+    per site."""
     machine, count = program.machine, len(program.site_names)
     shape = (count, SCALE_BYTES // 4)  # laid out as the scales are: a site's result is where its scale is
     results = machine.ctx.buffer("calibration.results", SCALE_BYTES * count)
@@ -47,9 +48,9 @@ def _measure(program: Program, sample: Sample, call: Callable[..., None]) -> tup
     seen = np.zeros(count)
     base, into = program.scales.dptr(), results.dptr()
 
-    def measure(ops: Any, out: int, n: int, dtype: int, slot: int) -> None:
+    def measure(ops: Any, out: int, n: int, dtype: int, slot: int, stream: int) -> None:
         seen[(slot - base) // SCALE_BYTES] += n
-        call(ops, out, n, dtype, slot, into + slot - base)
+        call(ops, out, n, dtype, slot, into + slot - base, stream)
 
     images, ids, noise = sample
     program.write(images, ids, noise)

@@ -112,7 +112,7 @@ class Program:
             raise DeviceError(f"replay of {variant.name}", expected="a captured variant (rc 0)", found=f"rc {rc}")
         return self.output()  # waits for the replay
 
-    def run_measured(self, variant: Variant, measure: Callable[[Any, int, int, DType, int], None]) -> None:
+    def run_measured(self, variant: Variant, measure: Callable[[Any, int, int, DType, int, int], None]) -> None:
         """Run eagerly with one more op behind each quantised site's producer (ops/measure.py)."""
         ops = MeasuringOps(self.machine.ops, measure)
         stream = self.machine.ctx.stream_handle(self.machine.stream)

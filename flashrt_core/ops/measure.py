@@ -15,9 +15,10 @@ from .table import OPS
 
 
 class MeasuringOps:
-    """Wraps an ops object. `measure(ops, out_ptr, n, dtype, out_scale_ptr)` is called after each scaled output."""
+    """Wraps an ops object. `measure(ops, out_ptr, n, dtype, out_scale_ptr, stream)` is called after each scaled output; what it
+    launches belongs on that stream, behind the op."""
 
-    def __init__(self, ops: Any, measure: Callable[[Any, int, int, int, int], None]):
+    def __init__(self, ops: Any, measure: Callable[[Any, int, int, int, int, int], None]):
         self._ops, self._measure = ops, measure
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -31,4 +32,4 @@ class MeasuringOps:
         if values["out_scale"]:
             out = next(p for p in op.ptrs if p.name == "out")
             n = math.prod(out.sizes(values))
-            self._measure(self._ops, values["out"], n, out.resolve(values), values["out_scale"])
+            self._measure(self._ops, values["out"], n, out.resolve(values), values["out_scale"], values["stream"])

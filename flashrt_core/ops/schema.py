@@ -94,6 +94,7 @@ class Op:
     rules: tuple[Rule, ...] = ()
     tol: Mapping[DType, float] = field(default_factory=dict)  # max abs error / max abs value, by output dtype
     flops: Callable[[Dims], int] = lambda d: 0
+    sparse: Mapping[str, str] = field(default_factory=dict)  # operand -> the dim that says how many of its rows are read
 
     @property
     def ptrs(self) -> tuple[Ptr, ...]:
@@ -109,7 +110,8 @@ class Op:
         for p in self.ptrs:
             if p.required(d):
                 n = p.resolve(d).nbytes
-                for s in p.sizes(d):
+                rows, *rest = p.sizes(d)
+                for s in (d[self.sparse[p.name]] if p.name in self.sparse else rows, *rest):
                     n *= s
                 total += 2 * n if p.role == "inout" else n
         return total

@@ -120,6 +120,7 @@ _OPS = (
         ref.embed_tokens,
         (),
         _TOL,
+        sparse={"table": "M"},
     ),
     Op(
         "layer_norm",

@@ -7,6 +7,7 @@ Replay is one `cudaGraphLaunch` and holds no lock of Python's. While a graph is 
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,12 +21,21 @@ from ..core.cuda_graph import (
     GraphRuntime,
     graph_runtime,
 )
+from ..errors import DeviceError
 from .exec_buffer import _check_size
 from .exec_graph import Graph, Key, check_key
 from .exec_plan import Plan
 from .exec_status import BACKEND, CAPTURE, INVALID, OOM, ExecError
 
 Launch = tuple[str, dict[str, Any]]  # op name, its arguments
+logger = logging.getLogger(__name__)
+
+
+def _spoilt(error: DeviceError) -> bool:
+    """Whether a capture failed for something that is not in it. cudaErrorStreamCapture*: 900..908."""
+    if isinstance(error, CudaCallError):
+        return 900 <= error.code <= 908
+    return "cudaErrorStreamCapture" in str(error)  # an op's launch, reported by the kernel library
 
 
 class DeviceBuffer:
@@ -106,26 +116,45 @@ class CudaGraph(Graph):
     """Variants are captured CUDA graphs. Same keys, ports and return codes as on the host."""
 
     def capture(self, key: Key, record: Callable[[int], object], stream_id: int = 0) -> None:
-        """Capture what `record(stream)` launches, thread-local mode. When it raises, the variants are as before."""
+        """Capture what `record(stream)` launches, thread-local mode. When it raises, the variants are as before.
+
+        A capture that something outside has invalidated (F37) is made once more, so `record` may be called twice.
+        """
         key = check_key(f"{self.name}.capture", key)
         ctx, stream = self._ctx, self._ctx.stream_handle(stream_id)
         if ctx.recorder is not None:
             raise ExecError(f"{self.name}.capture", CAPTURE, "another capture of this ctx is under way")
+        try:
+            handle, nodes, launches = self._captured(record, stream)
+        except DeviceError as error:
+            if not _spoilt(error):
+                raise self._refused(error) from error
+            logger.warning("%s: capture was spoilt from outside (%s), once more", self.name, error)
+            try:
+                handle, nodes, launches = self._captured(record, stream)
+            except DeviceError as again:
+                raise self._refused(again) from again
+        ctx.runtime.call("cudaGraphUpload", handle, stream)  # the first replay allocates nothing
+        self._store(key, CapturedGraph(ctx.runtime, handle, nodes, launches))
+
+    def _captured(self, record: Callable[[int], object], stream: int) -> tuple[int, int, list[Launch]]:
+        """(handle, nodes, launches) of one attempt."""
+        ctx = self._ctx
         launches = ctx.recorder = []
         try:
             ctx.runtime.begin_capture(stream)
             try:
                 record(stream)
-                handle, nodes = ctx.runtime.end_capture(stream)
+                return *ctx.runtime.end_capture(stream), launches
             except BaseException:
                 ctx.runtime.abort_capture(stream)
                 raise
-        except CudaCallError as error:
-            raise ExecError(f"{self.name}.capture", CAPTURE, str(error)) from error
         finally:
             ctx.recorder = None
-        ctx.runtime.call("cudaGraphUpload", handle, stream)  # the first replay allocates nothing
-        self._store(key, CapturedGraph(ctx.runtime, handle, nodes, launches))
+
+    def _refused(self, error: DeviceError) -> DeviceError:
+        """What capture raises for an attempt's error: a CUDA call's as the exec contract says, an op's own as it is."""
+        return ExecError(f"{self.name}.capture", CAPTURE, str(error)) if isinstance(error, CudaCallError) else error
 
     def adopt(self, key: Key, work: Callable[[int], object] | int) -> None:
         """Use an executable graph that someone else owns, by its handle, or a callable that takes the stream handle."""

@@ -33,11 +33,13 @@ def write_frames(path: Path, frames: Iterable[Frame], robot: RobotConfig, node: 
             bag.add(state, JOINTS)
         bag.add(prompt, TEXT, LATCHED)
         bag.add(command, COMMAND)
-        episode, written = None, {}
+        episode, written, last_ns = None, {}, -PROMPT_LEAD_NS
         for frame in frames:
             if frame.episode != episode:
                 episode = frame.episode
-                bag.write(prompt, int(frame.times_ns.min()) - PROMPT_LEAD_NS, codec.put_text(frame.task))
+                # before what the episode begins with, but behind the command that ends the one before
+                at = max(int(frame.times_ns.min()) - PROMPT_LEAD_NS, last_ns + 1)
+                bag.write(prompt, at, codec.put_text(frame.task))
             for i, (view, topic) in enumerate(cameras):
                 at, stamp = int(frame.times_ns[2 + i]), int(frame.stamps_ns[1 + i])
                 if written.get(topic) != at:  # a slow camera's picture is in several frames
@@ -47,5 +49,6 @@ def write_frames(path: Path, frames: Iterable[Frame], robot: RobotConfig, node: 
             if robot.state and written.get(state) != at:
                 written[state] = at
                 bag.write(state, at, codec.put_state(frame.state, stamp))
-            bag.write(command, int(frame.times_ns[0]), codec.put_command(frame.action))
+            last_ns = int(frame.times_ns[0])
+            bag.write(command, last_ns, codec.put_command(frame.action))
         return dict(bag.counts)

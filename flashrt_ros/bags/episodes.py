@@ -19,6 +19,7 @@ from .recorder_topics import full_name
 from .robot_topics import NODE, judge_topics
 
 RATE_TOLERANCE = 0.2  # share by which the commands' rate may differ from the robot's
+NO_TASK = "no prompt yet"
 RATE_SAMPLE = 50  # commands that the rate is measured on
 
 
@@ -51,6 +52,8 @@ class FrameOptions:
     def __post_init__(self) -> None:
         if not self.gap_s > 0:
             raise ConfigError("--gap-s", expected="> 0 s", found=self.gap_s)
+        if not 0 <= self.fps <= 1000:
+            raise ConfigError("--fps", expected="0 (the robot's) to 1000 Hz", found=self.fps)
 
 
 @dataclass
@@ -115,13 +118,22 @@ class BagFrames:
                         yield frame
             except ObservationError as error:
                 self.skipped[f"unusable message on {topic}: {error.found}"] += 1
+        if self._episode < 0:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """No frame at all: say why, by the most frequent reason."""
+        commands = self.bag.topics[self.command_topic].count
+        reasons = "; ".join(f"{n} x {reason}" for reason, n in self.skipped.most_common(2))
+        hint = "Say what was done: --task 'pick up the red block'" if NO_TASK in self.skipped else None
+        raise ConfigError(f"frames of {commands} commands", expected="at least one", found=reasons or "none", hint=hint)
 
     def _put(self, name: str, at_ns: int, value: np.ndarray, stamp_ns: int) -> None:
         self._newest[name] = _Newest(value, at_ns, stamp_ns)
 
     def _prompt(self, text: str) -> None:
         """A prompt begins an episode, the same one again too."""
-        self._task, self._fresh = text, True
+        self._task, self._fresh = text or self.options.task, True
 
     def _frame(self, action: np.ndarray, at_ns: int) -> Frame | None:
         self._check_rate(at_ns)
@@ -132,8 +144,8 @@ class BagFrames:
                 self.skipped[reason] += 1
                 return None
         if not self._task:
-            raise ConfigError("task", expected=f"a prompt on {self._prompt_topic} before the first command", found="none",
-                              hint="Say what was done: --task 'pick up the red block'")  # fmt: skip
+            self.skipped[NO_TASK] += 1
+            return None
         if self._fresh or at_ns - self._last_ns > self.options.gap_s * NS:
             self._episode, self._fresh = self._episode + 1, False
         self._last_ns = at_ns

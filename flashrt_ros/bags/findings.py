@@ -45,6 +45,8 @@ class Findings:
         self._more: dict[str, tuple[int, int]] = {}
 
     def add(self, fault: str, text: str, count: int = 0) -> None:
+        """text may hold names out of the bag; what a terminal would act on is taken out."""
+        text = "".join(c if c.isprintable() else "?" for c in text)
         if sum(f.fault == fault for f in self._kept) < self.MANY:
             self._kept.append(Finding(fault, text, count))
         else:

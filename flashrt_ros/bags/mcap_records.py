@@ -18,6 +18,7 @@ MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish ti
 CHUNK_HEAD = struct.Struct("<QQQII")  # start, end, uncompressed size, crc, length of the compression's name
 FOOTER_BODY = struct.Struct("<QQI")  # summary start, summary offset start, summary crc
 MAX_COMPRESSION_NAME = 16
+MAX_NAME = 4096  # bytes of a topic, a type, an encoding
 COMPRESSIONS = ("", "zstd", "lz4")
 CHUNK_PEEK = HEAD.size + CHUNK_HEAD.size + MAX_COMPRESSION_NAME + 8
 
@@ -67,10 +68,17 @@ class Fields:
         return part
 
     def text(self) -> str:
+        """A name: printable, at most MAX_NAME bytes."""
+        size = self.number(4)
+        if size > MAX_NAME:
+            raise Malformed(f"a name of {size} bytes")
         try:
-            return self.take(self.number(4)).decode("utf-8")
+            text = self.take(size).decode("utf-8")
         except UnicodeDecodeError:
             raise Malformed("text that is not UTF-8") from None
+        if not text.isprintable():
+            raise Malformed("a name with control characters")
+        return text
 
 
 def read_channel(body: bytes) -> Channel:

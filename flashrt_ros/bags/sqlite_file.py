@@ -227,5 +227,5 @@ class SqliteSource:
 
 
 def _is_topic(number: object, name: object, kind: object) -> bool:
-    texts = all(isinstance(t, str) and 0 < len(t) <= TEXT_LIMIT for t in (name, kind))
+    texts = all(isinstance(t, str) and 0 < len(t) <= TEXT_LIMIT and t.isprintable() for t in (name, kind))
     return isinstance(number, int) and texts

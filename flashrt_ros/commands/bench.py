@@ -153,15 +153,15 @@ def _table(columns: list[str], rows: list[list[str]], left: int = 1):
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < left else "right", no_wrap=i >= left)
+        table.add_column(name, justify="left" if i < left else "right", no_wrap=i > 0)
     for row in rows:
         table.add_row(*row)
     return table
 
 
 def _rows_table(rows: list[dict[str, Any]]):
-    columns = ["model", "precision", "views", "chunk", "steps", "prompt", "other", "replay P50 / P95 / P99 ms", "wall P50 / P95 ms",
-               "nodes", "cosine"]  # fmt: skip
+    columns = ["model", "precision", "views", "chunk", "steps", "prompt", "other", "replay ms\nP50 / P95 / P99",
+               "wall ms\nP50 / P95", "nodes", "cosine"]  # fmt: skip
     lines = []
     for r in rows:
         other = [f"cache {r['cache_frames']}"] if r.get("cache_frames", 1) > 1 else []

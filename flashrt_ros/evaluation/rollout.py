@@ -15,12 +15,14 @@ from flashrt_core.errors import CheckpointNotFound, ConfigError, nearest
 from .closed_loop import ABLATIONS, Episode, LoopSettings, run_episode
 
 PRECISIONS = ("fp32", "fp8")
+GPU_PRECISIONS = ("bf16", "fp8")
 CALIBRATION_SEEDS = range(900_000, 900_008)  # FP8 scales come from scenes that no evaluation uses
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What is run: a checkpoint folder (None = the bundled one), its precision, and how the loop is closed.
+    """What is run: a checkpoint folder (None = the bundled one), its precision, the hardware it runs on, and how the loop is
+    closed.
 
     threads: of PyTorch, per process. ablation: None or a name in `closed_loop.ABLATIONS`. shots: keep a first and a
     last picture of each episode. film_seeds: episodes of which every second tick is kept as a picture.
@@ -34,19 +36,21 @@ class Rollout:
     ablation: str | None = None
     shots: bool = False
     film_seeds: tuple[int, ...] = ()
+    hardware: str = "host"
 
     def __post_init__(self) -> None:
-        check_precision(self.precision)
+        check_precision(self.precision, self.hardware)
         if not 1 <= self.threads <= 256:
             raise ConfigError("threads", expected="1..256", found=self.threads)
         if self.ablation is not None and self.ablation not in ABLATIONS:
             raise ConfigError("ablation", found=repr(self.ablation), hint=nearest(self.ablation, ABLATIONS))
 
 
-def check_precision(name: str) -> None:
-    """Raises ConfigError for a precision that does not exist."""
-    if name not in PRECISIONS:
-        raise ConfigError("precision", found=repr(name), hint=nearest(str(name), PRECISIONS))
+def check_precision(name: str, hardware: str = "host") -> None:
+    """Raises ConfigError for a precision that does not exist there."""
+    known = PRECISIONS if hardware == "host" else GPU_PRECISIONS
+    if name not in known:
+        raise ConfigError("precision", found=repr(name), hint=nearest(str(name), known))
 
 
 def checkpoint_folder(checkpoint: str | Path | None) -> Path:
@@ -65,10 +69,13 @@ def checkpoint_folder(checkpoint: str | Path | None) -> Path:
     return folder
 
 
-def load_policy(checkpoint: str | Path | None = None, precision: str = "fp32", threads: int = 1, renderer: str = "ray"):
-    """The VLAModel of a tabletop checkpoint on this machine's CPU, ready to act.
+def load_policy(
+    checkpoint: str | Path | None = None, precision: str = "fp32", threads: int = 1, renderer: str = "ray",
+    hardware: str = "host",
+):  # fmt: skip
+    """The VLAModel of a tabletop checkpoint, ready to act; hardware: "host", this machine's CPU, or an arch string.
 
-    precision 'fp8' emulates FP8 E4M3 by rounding; its static scales are measured on `CALIBRATION_SEEDS`.
+    precision 'fp8' (on the host emulated by rounding) has static scales, measured on `CALIBRATION_SEEDS`.
     """
     import torch
 
@@ -76,11 +83,11 @@ def load_policy(checkpoint: str | Path | None = None, precision: str = "fp32", t
 
     folder = checkpoint_folder(checkpoint)
     torch.set_num_threads(threads)
-    if precision == "fp32":
-        return load_model(str(folder), hardware="host", use_fp8=False)
+    if precision != "fp8":
+        return load_model(str(folder), hardware=hardware, use_fp8=False)
     # a cache of its own: scales that somebody measured on other observations would give other results
     with TemporaryDirectory() as cache:
-        model = load_model(str(folder), hardware="host", use_fp8=True, calibration_dir=cache)
+        model = load_model(str(folder), hardware=hardware, use_fp8=True, calibration_dir=cache)
         model.calibrate(simulated_observations(CALIBRATION_SEEDS, renderer))
     return model
 
@@ -105,7 +112,7 @@ class Runner:
 
         self.what = what
         self.env = TabletopEnv(renderer=what.renderer)
-        self.model = load_policy(what.checkpoint, what.precision, what.threads, what.renderer)
+        self.model = load_policy(what.checkpoint, what.precision, what.threads, what.renderer, what.hardware)
         # a checkpoint made for another task fails here, once; this is the warm-up too
         seen = self.env.observe()
         self.model.predict(seen["images"], prompt=self.env.prompt, state=seen["state"], seed=0)

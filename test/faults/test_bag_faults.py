@@ -169,6 +169,16 @@ def test_F77_damaged_summary_is_not_used(mcap):
     assert got == rows() and "summary" in of(findings, "F77")[0].text
 
 
+def test_F77_names_with_control_characters_reach_no_terminal(tmp_path):
+    path = write_mcap(tmp_path / "x.mcap", rows(), compression="", crc=False)
+    path.write_bytes(path.read_bytes().replace(b"\x02\0\0\0/b\x03", b"\x02\0\0\0\x1b[\x03"))
+    got, findings = read(path)
+    assert {r.topic for r in got} <= {"/a"} and of(findings, "F77") and all(f.text.isprintable() for f in findings)
+    write_db3(tmp_path / "x.db3", [Row("/a\x1b[2J", 5, b"\0\1\0\0"), *rows(4)])
+    got, findings = read(tmp_path / "x.db3")
+    assert len(got) == 4 and lost(findings) >= 1 and all(f.text.isprintable() for f in findings)
+
+
 def test_F77_damaged_page_of_a_database_loses_its_rows_only(tmp_path):
     path = write_db3(tmp_path / "x.db3", rows(300))
     data = bytearray(path.read_bytes())

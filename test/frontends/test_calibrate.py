@@ -49,3 +49,24 @@ def test_a_broken_weight_is_found_at_its_site() -> None:
     tensors[name] = tensors[name] * 3e38
     with pytest.raises(ValueError, match=r"amax of site encoder\.0\.down|amax of site encoder\.1\.qkv"):
         measure_scales(host_program(tensors, TINY), samples(1), 99.9, lambda text: None)
+
+
+def test_what_measures_is_launched_on_the_stream_of_what_is_measured() -> None:
+    """Otherwise a GPU reads an output before its op has written it."""
+    from support.launch_list import Recorded
+
+    from flashrt_core.models.pi05 import pipeline_hopper
+    from flashrt_core.ops.measure import MeasuringOps
+
+    recorded = Recorded(pipeline_hopper, pipeline_hopper.PLAN_WIDE)
+    recorder, program, stream = recorded.machine.ops, recorded.program, 77
+    recorder.launches.clear()
+
+    def measure(ops, out: int, n: int, dtype: int, slot: int, at: int) -> None:
+        ops.amax(out, slot, n, dtype, at)
+
+    ops = MeasuringOps(recorder, measure)
+    program.emit(Variant.FULL_U8, ops, recorded.machine.with_ops(program.attn, ops), stream)
+    names = [name for name, _ in recorder.launches]
+    assert names.count("amax") == len(program.site_names)
+    assert {values["stream"] for _, values in recorder.launches} == {stream}

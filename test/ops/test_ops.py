@@ -278,6 +278,8 @@ def test_bytes_moved_counts_each_operand_once() -> None:
     d = dict(M=2, N=8, K=16, epilogue=4, a_dtype=DType.BF16, res_dtype=DType.F32, out_dtype=DType.E4M3)
     assert OPS["gemm"].bytes_moved(d) == 2 * 16 * 2 + 8 * 16 * 2 + 8 * 4 + 2 * 8 * 4 + 2 * 8 + 4
     assert OPS["gemm"].flops(d) == 2 * 2 * 8 * 16
+    d = dict(M=3, D=8, vocab=1000, table_dtype=DType.BF16, out_dtype=DType.F32)
+    assert OPS["embed_tokens"].bytes_moved(d) == 3 * 8 * 2 + 3 * 4 + 3 * 8 * 4, "three rows of the table"
 
 
 def test_weight_decoding_equals_the_cast_for_every_finite_code() -> None:

@@ -53,7 +53,7 @@ class HopperMachine:
         if sm not in built:
             raise NotBuilt("kernels", expected=f"code for SM{sm}", found=f"SM{', SM'.join(built)}")
         self._device = f"{torch.cuda.get_device_name()} SM{sm}"
-        torch.zeros(1, device="cuda")  # PyTorch makes the context that everything here shares
+        torch.cuda.synchronize()  # PyTorch makes the context that everything here shares
         self.ctx = CudaCtx()
         self.ops = HopperOps(self.ctx, self.acts_as)
         self.ops.kernels.prepare()
@@ -116,6 +116,10 @@ class HopperMachine:
         out = self._torch.from_numpy(np.ascontiguousarray(array)).to("cuda")
         self._torch.cuda.synchronize()
         return out
+
+    def free_bytes(self) -> int:
+        """Memory that can be had now."""
+        return self.ctx.runtime.free_bytes()
 
     def trim(self) -> None:
         """Give memory that PyTorch holds but does not use back to the device. Not on the path of a replay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,10 @@ class HostMachine:
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """The array as a tensor in this machine's memory."""
         return tensor_of(np.ascontiguousarray(array))
+
+    def free_bytes(self) -> int:
+        """Memory that can be had now."""
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
     def trim(self) -> None:
         """Freed memory is the allocator's business on the host."""

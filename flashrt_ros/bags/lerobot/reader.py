@@ -20,11 +20,11 @@ from ..episode_bag import EPOCH_NS
 from ..episodes import Frame
 from . import layout
 from .layout import ACTION, IMAGES, STAMPS, STATE, TIMES
+from .tables import RowReader
 from .video import MAX_SIDE, VideoReader
 
 PAUSE_NS = 2 * NS  # between episodes that bring no times
 MAX_LINES = 64 << 20  # bytes of a .jsonl file
-ROW_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,12 @@ class DatasetFrames:
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order; times are the recorded ones, or made from the rate where the dataset has none."""
         readers: dict[str, VideoReader] = {}
+        rows = RowReader(self._columns())
         begin = EPOCH_NS
         try:
             for number, place in enumerate(self._episodes):
                 self._open(readers, place)
-                for i, row in enumerate(self._rows(place)):
+                for i, row in enumerate(rows.rows(place.data, *place.rows)):
                     yield self._frame(number, i, row, place, readers, begin)
                 begin += round((place.rows[1] - place.rows[0]) / self.fps * NS) + PAUSE_NS
         finally:
@@ -200,30 +201,11 @@ class DatasetFrames:
                     readers.pop(view).close()
                 readers[view] = VideoReader(path, self._sizes[view])
 
-    def _rows(self, place: EpisodePlace) -> Iterator[dict[str, Any]]:
-        """The episode's rows, a batch at a time."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+    def _columns(self) -> list[str]:
+        """What is read of the data files."""
         wanted = [STATE] if self._robot.state else []
         wanted += [ACTION, "task_index", *([TIMES, STAMPS] if self._timed else [])]
-        wanted += [k for k in self._keys.values() if self._features[k]["dtype"] == "image"]
-        seen = 0
-        try:
-            with pq.ParquetFile(place.data) as file:
-                for batch in file.iter_batches(ROW_BATCH, columns=wanted):
-                    low, high = max(place.rows[0] - seen, 0), place.rows[1] - seen
-                    if low < batch.num_rows and high > 0:
-                        yield from batch.slice(low, max(0, high - low)).to_pylist()
-                    seen += batch.num_rows
-                    if seen >= place.rows[1]:
-                        return
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise ConfigError(
-                f"parquet {place.data.name}", expected="an episode's rows", found=str(error)[:100]
-            ) from None
-        raise ConfigError(f"episode {place.index}", expected=f"{place.rows[1] - place.rows[0]} rows",
-                          found=f"{max(0, seen - place.rows[0])}")  # fmt: skip
+        return wanted + [k for k in self._keys.values() if self._features[k]["dtype"] == "image"]
 
     def _frame(
         self, number: int, i: int, row: dict[str, Any], place: EpisodePlace, readers: dict[str, VideoReader], begin: int

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from flashrt_core.errors import ConfigError
+
 from .layout import DatasetShape
+
+ROW_BATCH = 64  # rows decoded at a time: they may hold pictures
 
 
 def arrow_type(feature: dict[str, Any]) -> Any:
@@ -48,6 +54,39 @@ def tasks_table(tasks: list[str]) -> Any:
     about = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
     schema = pa.schema([("task_index", pa.int64()), ("task", pa.string())], metadata={"pandas": json.dumps(about)})
     return pa.table({"task_index": list(range(len(tasks))), "task": tasks}, schema=schema)
+
+
+class RowReader:
+    """Rows of parquet files in order; going forward in a file reads it once, whatever its row groups are."""
+
+    def __init__(self, columns: list[str]):
+        self._columns = columns
+        self._path: Path | None = None
+        self._rows: Iterator[dict[str, Any]] = iter(())
+        self._next = 0
+
+    def rows(self, path: Path, low: int, high: int) -> Iterator[dict[str, Any]]:
+        """Rows low .. high of a file. Raises ConfigError when they are not there."""
+        if path != self._path or low < self._next:
+            self._path, self._rows, self._next = path, self._all(path), 0
+        while self._next < high:
+            row = next(self._rows, None)
+            if row is None:
+                raise ConfigError(f"parquet {path.name}", expected=f"{high} rows", found=self._next)
+            self._next += 1
+            if self._next > low:
+                yield row
+
+    def _all(self, path: Path) -> Iterator[dict[str, Any]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(ROW_BATCH, columns=self._columns):
+                    yield from batch.to_pylist()
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise ConfigError(f"parquet {path.name}", expected="an episode's rows", found=str(error)[:100]) from None
 
 
 def plain(value: object) -> object:

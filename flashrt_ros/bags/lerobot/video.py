@@ -102,7 +102,7 @@ class VideoReader:
         picture = frame.to_ndarray(format="rgb24")
         height, width = self._size
         if not (0 <= picture.shape[0] - height <= 1 and 0 <= picture.shape[1] - width <= 1):
-            raise ConfigError(f"video {self.path.name}", expected=f"{width} x {height} px, as {'info.json'} says",
+            raise ConfigError(f"video {self.path.name}", expected=f"{width} x {height} px, as info.json says",
                               found=f"{picture.shape[1]} x {picture.shape[0]}")  # fmt: skip
         return picture[:height, :width]
 

@@ -9,7 +9,8 @@ from support.bags import robot_bag
 
 from flashrt_core.errors import ConfigError
 from flashrt_ros.bags.conversion import Target, convert_bag, convert_dataset
-from flashrt_ros.bags.episodes import BagFrames, FrameOptions
+from flashrt_ros.bags.episode_bag import write_frames
+from flashrt_ros.bags.episodes import BagFrames, Frame, FrameOptions
 from flashrt_ros.bags.findings import BagError
 from flashrt_ros.bags.lerobot.reader import DatasetFrames
 from flashrt_ros.bags.reading import BagReader
@@ -157,6 +158,51 @@ def test_names_in_another_order_are_mapped_by_name(case, tmp_path):
     (root / "meta/info.json").write_text(json.dumps(info))
     frame = next(iter(DatasetFrames(root, robot)))
     assert frame.action.tolist() == np.float32(bag.frames[0][2][::-1]).tolist()
+
+
+def test_episodes_stay_apart_when_the_first_picture_is_older_than_the_last_command(tmp_path):
+    """A slow camera: the first picture of an episode was there before the command that ends the one before it."""
+    robot = load_robot("tabletop")
+
+    def frames():
+        for i in range(8):
+            at = 10**18 + i * 50_000_000
+            seen = at - 1_000_000 - (i % 4) * 50_000_000 - 60_000_000  # every fourth period a picture, late
+            times = np.array([at, at, seen, seen])
+            numbers = np.zeros(8, np.float32), np.full(7, i / 10, np.float32)
+            yield Frame(
+                i // 4, f"task {i // 4}", *numbers, (np.full((112, 112, 3), i // 4, np.uint8),) * 2, times, times[1:]
+            )
+
+    write_frames(tmp_path / "bag", frames(), robot)
+    assert [(f.episode, f.task) for f in frames_of(tmp_path / "bag", robot)] == [
+        (i // 4, f"task {i // 4}") for i in range(8)
+    ]
+
+
+def test_no_frame_at_all_says_why(tmp_path):
+    robot = load_robot("tabletop")
+
+    def frames(lag_ns):
+        for i in range(4):
+            at = 10**18 + i * 50_000_000
+            times = np.array([at, at, at - lag_ns, at - lag_ns])
+            yield Frame(
+                0,
+                "",
+                np.zeros(8, np.float32),
+                np.zeros(7, np.float32),
+                (np.zeros((112, 112, 3), np.uint8),) * 2,
+                times,
+                times[1:],
+            )
+
+    write_frames(tmp_path / "silent", frames(0), robot)
+    with pytest.raises(ConfigError, match=r"4 x no prompt yet\. Say what was done: --task"):
+        frames_of(tmp_path / "silent", robot)
+    write_frames(tmp_path / "old", frames(10**9), robot)
+    with pytest.raises(ConfigError, match=r"camera agentview older than 0\.5 s"):
+        frames_of(tmp_path / "old", robot)
 
 
 def test_damage_is_not_converted_unless_allowed(tmp_path):

@@ -7,12 +7,14 @@ import pytest
 from support.fake_simulator import Forward, simulator_spec
 
 from flashrt_core.errors import ConfigError
+from flashrt_ros.cli import main
 from flashrt_ros.sim.libero.env_client import SimulatorEnv, SimulatorError, find_python
 from flashrt_ros.sim.libero.plan import STRATEGIES, Condition, EvaluationPlan
-from flashrt_ros.sim.libero.policies import DemoReplay
+from flashrt_ros.sim.libero.policies import DemoReplay, make_policy, worker_spec
 from flashrt_ros.sim.libero.report import page, write_page
 from flashrt_ros.sim.libero.results import summarise
 from flashrt_ros.sim.libero.run import open_results, run_here, run_jobs
+from flashrt_ros.sim.tabletop import POLICY_DIR
 
 TIMES = ("wall_s", "reset_s", "physics_s", "render_s", "policy_s")
 
@@ -194,3 +196,49 @@ def test_failures_leave_a_film(tmp_path):
     assert row["steps"] == 30 and not row["success"] and row["error"] is None
     text = page(tmp_path / "out", summarise(file, 1.0))
     assert "data:image/gif;base64," in text and "0.0 %" in text
+
+
+# ---- policies and the command
+
+
+def test_a_real_checkpoint_drives_the_hand(tmp_path):
+    """The bundled Pi0.5 has LIBERO's shapes: two views (112 px), an 8-d state, 7-d actions."""
+    spec = simulator_spec(tmp_path, {"any_motion": True, "needs": 12})
+    plan = EvaluationPlan(spec, "checkpoint", (0,), 1, 7, str(POLICY_DIR), (("hardware", "host"), ("use_fp8", False)))
+    policy = make_policy(plan.policy, "robosuite_lift", worker_spec(plan))
+    assert policy.px == 112
+    file = open_results(plan, tmp_path / "out")
+    run_jobs(file, file.missing(), run_here(plan, policy))
+    (row,) = plain(file)
+    assert row["success"] and row["policy_errors"] == 0 and row["chunks"] == 3
+    episode = file.episodes([row])[0]
+    assert episode.commands.std() > 0 and len(episode.model_ms) == 3
+
+
+def test_realtime_ticks_come_by_the_wall_clock(tmp_path):
+    file, _ = evaluate(tmp_path, episodes=1, realtime=True, conditions=(Condition("none"),))
+    row = plain(file)[0]
+    assert row["success"] and file.rows["none", 0.0, 0, 0]["wall_s"] >= 11 * 0.05
+    assert len(file.episodes([row])[0].late_ms) == 12
+
+
+def test_scripted_and_replayed_policies_say_where_they_belong():
+    with pytest.raises(ConfigError, match="robosuite_lift"):
+        make_policy("scripted", "libero_10")
+    with pytest.raises(ConfigError, match="demo-replay"):
+        make_policy("demoreplay", "robosuite_lift")
+
+
+def test_command_from_its_words_to_its_files(tmp_path, capsys):
+    python = simulator_spec(tmp_path, {"any_motion": True, "needs": 6}).python
+    out = tmp_path / "out"
+    words = ["libero", "--episodes", "2", "--sim-python", str(python), "--out", str(out), "--splice", "none", "sync"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "episode 4/4  4 succeeded" in said and "control steps/s" in said
+    result = json.loads((out / "result.json").read_text())
+    assert [c["successes"] for c in result["conditions"]] == [2, 2] and (out / "report.html").stat().st_size > 1000
+    assert main(words) == 0
+    assert "4 of 4 episodes are in" in capsys.readouterr().out
+    assert main([*words, "--suite", "libero_10", "--checkpoint", "x"]) == 2
+    assert "another suite" in capsys.readouterr().err
