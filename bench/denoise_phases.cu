@@ -1,9 +1,10 @@
 // Where the time of the denoise loop goes: the kernel over random weights at full size, with the clock read at phase ends.
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/denoise_phases.cu -o denoise_phases && ./denoise_phases
+//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/denoise_phases.cu -o denoise_phases && ./denoise_phases [time|phases|check]
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "ops/denoise_loop.cuh"
@@ -25,7 +26,7 @@ namespace dn = frt::denoise;
   } while (0)
 
 constexpr int POINTS = 40;  // of one layer
-const char* const NAMES[] = {"layer", "attend: queries received", "attend: keys there", "attend: scores", "attend: weights", "join: parts received", "norm: received", "norm: squares", "norm: done", "multiply: weights there", "multiply: own share", "multiply: all shares", "action_in: published", "qkv: published", "close: received", "close: published", "gate/up: published", "action_out: published", "attend: published", "join: published"};
+const char* const NAMES[] = {"layer", "attend: queries received", "attend: keys there", "attend: scores", "attend: weights", "join: parts received", "norm: received", "norm: squares", "norm: done", "multiply: own share", "multiply: all shares", "action_in: published", "qkv: published", "close: received", "close: published", "gate/up: published", "action_out: published", "attend: published", "join: published"};
 
 // Cycles of thread 0 between the points of a layer, added over layers.
 struct ClockProbe {
@@ -66,7 +67,7 @@ T* make(size_t n, float size, unsigned seed) {
 }
 
 template <class T>
-void run(int M, int L, int steps, int prefix, bool detail) {
+void run(int M, int L, int steps, int prefix, int runs, bool detail) {
   dn::Args a{};
   const bool fp8 = sizeof(T) == 1;
   const int rows = prefix + M;
@@ -108,7 +109,7 @@ void run(int M, int L, int steps, int prefix, bool detail) {
   CUDA(cudaEventCreate(&end));
   int differ = 0;
   std::vector<float> ms;
-  for (int i = 0; i < 60; ++i) {
+  for (int i = 0; i < runs; ++i) {
     CUDA(cudaMemcpyAsync(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice, stream));
     CUDA(cudaEventRecord(begin, stream));
     if (dn::denoise_loop<T>(a, dn::NoProbe{}, stream)) printf("launch: %s %s\n", last_error().value, last_error().rule), exit(1);
@@ -123,8 +124,9 @@ void run(int M, int L, int steps, int prefix, bool detail) {
   }
   std::sort(ms.begin(), ms.end());
   const int keys = dn::keys_for(rows);
-  printf("%s M=%d L=%d steps=%d prefix=%d: P50 %.3f ms, min %.3f, %d of 60 runs differ from the first, actions %g %g, ring %d slots\n",
-         fp8 ? "fp8" : "bf16", M, L, steps, prefix, ms[ms.size() / 2], ms[0], differ, first[0], first[1], dn::slots_for(keys));
+  printf("%s M=%d L=%d steps=%d prefix=%d: P50 %.3f ms, min %.3f, %d of %d runs differ from the first, actions %g %g, ring %d slots\n",
+         fp8 ? "fp8" : "bf16", M, L, steps, prefix, ms[ms.size() / 2], ms[0], differ, runs, first[0], first[1], dn::slots_for(keys));
+  if (!detail) return;
   CUDA(cudaMemset(clocks, 0, dn::BLOCKS * POINTS * 24));
   CUDA(cudaMemcpy(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice));
   CUDA(cudaEventRecord(begin, stream));
@@ -135,7 +137,6 @@ void run(int M, int L, int steps, int prefix, bool detail) {
   CUDA(cudaEventElapsedTime(&probed, begin, end));
   std::vector<long long> c(dn::BLOCKS * POINTS * 3);
   CUDA(cudaMemcpy(c.data(), clocks, c.size() * 8, cudaMemcpyDeviceToHost));
-  if (!detail) return;
   printf("  cycles of thread 0 of blocks 0, 40, 80, 127 and the mean over blocks\n");
   double whole = 0;
   for (int p = 0; p < POINTS && c[p * 3 + 1] >= L * (steps - 1); ++p) {
@@ -154,25 +155,17 @@ void run(int M, int L, int steps, int prefix, bool detail) {
   fflush(stdout);
 }
 
-int main(int argc, char**) {
+int main(int argc, char** argv) {
   cudaDeviceProp p;
   CUDA(cudaGetDeviceProperties(&p, 0));
   printf("%s, %d SMs\n", p.name, p.multiProcessorCount);
-  const bool detail = argc > 1;
-  for (int size : {2, 4, 8, 16}) {
-    auto* kernel = dn::denoise_loop_kernel<e4m3, dn::NoProbe>;
-    cudaLaunchAttribute attr{};
-    attr.id = cudaLaunchAttributeClusterDimension;
-    attr.val.clusterDim = {unsigned(size), 1, 1};
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(dn::BLOCKS), config.blockDim = dim3(dn::THREADS), config.attrs = &attr, config.numAttrs = 1;
-    config.dynamicSmemBytes = dn::MAX_SHARED;
-    CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(dn::MAX_SHARED)));
-    CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-    int n = 0;
-    cudaError_t e = cudaOccupancyMaxActiveClusters(&n, kernel, &config);
-    printf("clusters of %d: %d at once %s\n", size, n, e ? cudaGetErrorString(e) : "");
+  const std::string mode = argc > 1 ? argv[1] : "time";
+  if (mode == "check") {  // small, for compute-sanitizer
+    run<e4m3>(10, 2, 2, 100, 1, false);
+    run<bf16>(16, 2, 2, 37, 1, false);
+    run<e4m3>(1, 1, 1, 0, 1, false);
+    return 0;
   }
-  run<e4m3>(10, 18, 10, 560, detail);
-  run<bf16>(10, 18, 10, 560, detail);
+  run<e4m3>(10, 18, 10, 560, 60, mode == "phases");
+  run<bf16>(10, 18, 10, 560, 60, mode == "phases");
 }

@@ -54,15 +54,22 @@ judge_races() {
   if ! grep -qE "^[0-9]+ passed" <<<"$log"; then echo "the tests did not pass under racecheck"; return 1; fi
   echo "tests passed, no hazard in our kernels"
 }
-export -f sanitize racecheck judge_races
+# The denoise loop alone, two layers and two steps: its blocks wait for one another, so every instruction of a test would count.
+denoise_loop() {
+  nvcc -std=c++17 -lineinfo -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/denoise_phases.cu -o build/denoise_phases &&
+    compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 build/denoise_phases check
+}
+export -f denoise_loop sanitize racecheck judge_races
 
 for step in "${STEPS[@]}"; do
   case $step in
     build) run build 240 bash -c build || break ;;
     ops) run ops 150 bash -c 'pytest_gpu test/ops -k "hopper or gpu or library"' ;;
-    oracle) run oracle 240 bash -c 'pytest_gpu test/models/test_pi05_gpu.py' ;;
+    oracle) run oracle 240 bash -c 'pytest_gpu test/models/test_pi05_gpu.py test/models/test_pi05_denoise_loop.py' ;;
     sanitizer)
       run memcheck 200 bash -c 'sanitize memcheck 8 "norm or gemm or attention or rope or patchify or embed or pool or amax or count" "gemm or attention"'
+      run loop_memcheck 60 bash -c 'denoise_loop memcheck'
+      run loop_synccheck 60 bash -c 'denoise_loop synccheck'
       run racecheck 100 bash -c racecheck
       run synccheck 60 bash -c 'sanitize synccheck 3 "norm or attention or gemm" "attention and 70 or gemm and 10" --kernel-name kns=3frt' ;;
     policy) run policy 200 bash -c 'pytest_gpu test/models/test_pi05_gpu_policy.py' ;;

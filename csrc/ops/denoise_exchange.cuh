@@ -1,6 +1,7 @@
 // Data that is its own flag: a word of the exchange is EMPTY until its producer stores it, and a consumer reads it until it is
 // not. One trip through L2 instead of the four of a grid barrier (fence, count, poll, load). EMPTY is a NaN that no rounding
-// or arithmetic produces (theirs is 0x7f..), in every type used here. The sweeper empties a block's words once all consumers have them.
+// or arithmetic produces (theirs is 0x7f..), in every type used here. The sweeper empties a block's words once all consumers
+// have them.
 #pragma once
 #include "../core/vector.cuh"
 #include "denoise_shape.h"

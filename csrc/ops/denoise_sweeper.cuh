@@ -10,7 +10,7 @@
 namespace frt::denoise {
 
 struct SideShared {
-  alignas(16) float style[2][2][D];  // (scale, shift) of the attention norm, which also serves the final one, and of the MLP norm
+  alignas(16) float style[2][2][D];  // (scale, shift) of the attention norm (also the final one) and of the MLP norm
   uint64_t style_full[2];
   float inverse[2][4], product[2][4];  // by parity of the layer count: 1 / activation scale, activation scale * weight scale
   float gate[2][2][8];                 // the same: attention, MLP; the block's columns
@@ -53,6 +53,8 @@ struct Sweeper {
     else if (lane < 24) s.inverse[to][lane - 20] = held;
   }
 
+  // Orders the emptying before the next meeting.
+  __device__ static void fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
   // This block's BYTES of each interleaved row.
   template <int BYTES>
   __device__ void sweep_rows(size_t to) {
@@ -72,7 +74,7 @@ struct Sweeper {
       if (step && b < A) fetch_style(step, 0, 0);
       sweep_rows<16>(Exchange::H2);
       for (int i = 0; i < a.L; ++i, ++n) {
-        __threadfence();
+        fence();
         sync_swept();  // input of qkv
         fetch_small(n + 1);
         if (i + 1 < a.L) fetch_style(step, 2 * i + 2, 0);
@@ -80,24 +82,25 @@ struct Sweeper {
         else fetch_style(step + 1, 0, 0);
         sweep_rows<32 * sizeof(T)>(Exchange::HIDDEN);
         if (i == 0 && b < A && lane < M) publish(x + Exchange::ACTIONS + (lane * A + b) * 4, EMPTY);
-        __threadfence();
+        fence();
         sync_swept();  // heads
         keep_small(n + 1);
         for (int t = 0; t < tiles; ++t) sweep<1>(x + Exchange::PROJ + (b + t * BLOCKS) * 16, M, QKV * 2);
         sweep_rows<16>(i ? Exchange::H2 : Exchange::H0);
-        __threadfence();
+        fence();
         sync_swept();  // input of gate/up
         fetch_style((n + 1) / a.L, (n + 1) % a.L * 2 + 1, 1);
         sweep_rows<16 * sizeof(T)>(Exchange::HEADS);
 #pragma unroll 4
         for (int u = lane; u < M * (HD / 16) * 4; u += 32)  // 16 bytes u % 4 of 64, row u / 64, columns (u / 4 % 16) * 16
-          publish(parts + (u / 4 % (HD / 16) * ROWS + u / (HD / 4)) * SPLITS * 64 + u % 4 * 16, make_uint4(EMPTY, EMPTY, EMPTY, EMPTY));
+          publish(parts + (u / 4 % (HD / 16) * ROWS + u / (HD / 4)) * SPLITS * 64 + u % 4 * 16,
+                  make_uint4(EMPTY, EMPTY, EMPTY, EMPTY));
         sweep<1>(x + Exchange::SUMS + (b / SPLITS * ROWS * SPLITS + b % SPLITS) * 16, M, SPLITS * 16);
-        __threadfence();
+        fence();
         sync_swept();  // hidden
         sweep_rows<16>(Exchange::H1);
       }
-      __threadfence();
+      fence();
     }
   }
 };
