@@ -96,6 +96,7 @@ __device__ __forceinline__ void sweep(char* p, int rows, int pitch) {
 }
 
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
-__device__ __forceinline__ void sync_swept() { asm volatile("bar.sync 2, %0;" ::"n"(SWEPT) : "memory"); }
+// Not `bar.sync`: the sweeper joins from another place in the code than the computing warps do.
+__device__ __forceinline__ void sync_swept() { asm volatile("barrier.sync 2, %0;" ::"n"(SWEPT) : "memory"); }
 
 }  // namespace frt::denoise
