@@ -26,7 +26,7 @@ namespace dn = frt::denoise;
   } while (0)
 
 constexpr int POINTS = 40;  // of one layer
-const char* const NAMES[] = {"layer", "attend: queries received", "attend: keys there", "attend: scores", "attend: weights", "join: parts received", "norm: received", "norm: squares", "norm: done", "multiply: weights there", "multiply: own share", "multiply: all shares", "action_in: published", "qkv: published", "close: received", "close: published", "gate/up: published", "action_out: published", "attend: published", "join: published"};
+const char* const NAMES[] = {"layer", "attend: queries received", "attend: keys there", "attend: scores", "attend: weights", "join: parts received", "norm: received", "norm: squares", "norm: done", "multiply: own share", "multiply: all shares", "action_in: published", "qkv: published", "close: received", "close: published", "gate/up: published", "action_out: published", "attend: published", "join: published"};
 
 // Cycles of thread 0 between the points of a layer, added over layers.
 struct ClockProbe {

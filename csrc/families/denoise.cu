@@ -38,7 +38,8 @@ extern "C" size_t frt_denoise_loop_scratch(void) { return dn::Exchange::BYTES; }
 extern "C" int frt_denoise_loop_fits(int M, int L, int D, int mlp, int H, int KVH, int HD, int A, int cache_rows,
                                      int act_dtype) {
   if (!published_sizes(D, mlp, H, KVH, HD, A) || frt::context().sm < 90) return 0;
-  if (M < 1 || M > dn::ROWS || L < 1 || L > dn::MAX_LAYERS || cache_rows < M || dn::keys_for(cache_rows) > dn::MAX_KEYS) return 0;
+  if (M < 1 || M > dn::ROWS || L < 1 || L > dn::MAX_LAYERS) return 0;
+  if (cache_rows < M || dn::keys_for(cache_rows) > dn::MAX_KEYS) return 0;
   if (act_dtype == frt::E4M3) return resident<frt::e4m3>(cache_rows) >= dn::BLOCKS;
   return act_dtype == frt::BF16 && resident<frt::bf16>(cache_rows) >= dn::BLOCKS;
 }
@@ -58,8 +59,9 @@ extern "C" int frt_denoise_loop(const void* layers, const float* in_w, const flo
   c.real("eps", eps, 0, 1);
   c.code("act_dtype", act_dtype, 1u << frt::BF16 | 1u << frt::E4M3);
   c.ptr("layers", layers, true, 8);
-  for (auto [name, p] : {std::pair<const char*, const void*>{"in_w", in_w}, {"in_b", in_b}, {"out_w", out_w}, {"styles", styles},
-                         {"rope", rope}, {"actions", actions}})
+  using Named = std::pair<const char*, const void*>;
+  for (auto [name, p] : {Named{"in_w", in_w}, Named{"in_b", in_b}, Named{"out_w", out_w}, Named{"styles", styles},
+                         Named{"rope", rope}, Named{"actions", actions}})
     c.ptr(name, p);
   c.ptr("out_b", out_b, true, 4);
   c.ptr("scales", scales, quantised);

@@ -1,5 +1,6 @@
-// One head over a 16th of the keys in each block (`attend`), then the parts of a head joined, 16 columns in each block (`join`).
-// Prefix rows of K and V were loaded before the queries exist; a block whose share holds action rows takes those from the exchange.
+// One head over a 16th of the keys in each block (`attend`), then the parts of a head joined, 16 columns in each block
+// (`join`). Prefix rows of K and V were loaded before the queries exist; a block whose share holds action rows takes those from
+// the exchange.
 #pragma once
 #include "denoise_exchange.cuh"
 #include "denoise_weights.cuh"
@@ -20,7 +21,8 @@ struct Lane {
 };
 
 // Query rows and the action rows' keys and values from the exchange into shared memory.
-__device__ __forceinline__ void gather(const Args& a, const Lane& t, AttentionShared& s, const Keys& keys, bf16* k, bf16* v, int n) {
+__device__ __forceinline__ void gather(const Args& a, const Lane& t, AttentionShared& s, const Keys& keys, bf16* k, bf16* v,
+                                       int n) {
   const int head = blockIdx.x / SPLITS, fresh = (keys.count - keys.cached) * 64, first = keys.begin + keys.cached - keys.prefix;
   const char* proj = a.exchange + Exchange::PROJ;
   auto at = [&](int i) {
@@ -132,14 +134,17 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
   __syncwarp();
   if (t.lane == 0) barrier_arrive(empty);
   // columns warp * 32 + d * 8 + quarter * 2 of row m
-  char* part = a.exchange + Exchange::PARTS + (size_t(blockIdx.x / SPLITS) * (HD / 16) * ROWS * SPLITS + blockIdx.x % SPLITS) * 64;
+  char* part = a.exchange + Exchange::PARTS +
+               (size_t(blockIdx.x / SPLITS) * (HD / 16) * ROWS * SPLITS + blockIdx.x % SPLITS) * 64;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int m = t.row + 8 * r;
     if (m >= a.M) continue;
     char* to = part + (t.warp * 2 * ROWS + m) * SPLITS * 64 + t.quarter * 8;
 #pragma unroll
-    for (int d = 0; d < 4; ++d) publish(to + d / 2 * ROWS * SPLITS * 64 + d % 2 * 32, make_uint2(__float_as_uint(o[d][2 * r]), __float_as_uint(o[d][2 * r + 1])));
+    for (int d = 0; d < 4; ++d)
+      publish(to + d / 2 * ROWS * SPLITS * 64 + d % 2 * 32,
+              make_uint2(__float_as_uint(o[d][2 * r]), __float_as_uint(o[d][2 * r + 1])));
   }
   char* sums = a.exchange + Exchange::SUMS + (blockIdx.x / SPLITS * ROWS * SPLITS + blockIdx.x % SPLITS) * 16;
   if (t.warp == 0 && t.quarter == 0) {

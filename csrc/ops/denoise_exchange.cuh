@@ -1,6 +1,7 @@
 // Data that is its own flag: a word of the exchange is EMPTY until its producer stores it, and a consumer reads it until it is
 // not. One trip through L2 instead of the four of a grid barrier (fence, count, poll, load). EMPTY is a NaN that no rounding
-// or arithmetic produces (theirs is 0x7f..), in every type used here. The sweeper empties a block's words once all consumers have them.
+// or arithmetic produces (theirs is 0x7f..), in every type used here. The sweeper empties a block's words once all consumers
+// have them.
 #pragma once
 #include "../core/vector.cuh"
 #include "denoise_shape.h"
@@ -95,6 +96,7 @@ __device__ __forceinline__ void sweep(char* p, int rows, int pitch) {
 }
 
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
-__device__ __forceinline__ void sync_swept() { asm volatile("bar.sync 2, %0;" ::"n"(SWEPT) : "memory"); }
+// Not `bar.sync`: the sweeper joins from another place in the code than the computing warps do.
+__device__ __forceinline__ void sync_swept() { asm volatile("barrier.sync 2, %0;" ::"n"(SWEPT) : "memory"); }
 
 }  // namespace frt::denoise

@@ -1,23 +1,18 @@
 // All denoise steps of the action expert in one kernel: for each step action_in, L layers of (adaRMS, qkv, RoPE, attention,
 // o, adaRMS, gate/up, GEGLU, down), the final adaRMS, action_out and the Euler update. 128 resident blocks; see
 // denoise_shape.h for who owns what, denoise_exchange.cuh for how they wait, denoise_weights.cuh for how weights arrive.
-// In each product a warp takes 128 of every 1024 bytes of K, from the activations' exchange straight into fragments of
-// mma.sync (the k index inside an instruction is permuted equally for both operands, as in gemm_skinny.cuh); the 8 partial
-// products of a tile are added in a fixed order. Values are rounded where the separate ops round them.
+// In each product a warp takes 128 of every 1024 bytes of K, from the exchange straight into fragments of mma.sync (the k index
+// inside an instruction is permuted equally for both operands, as in gemm_skinny.cuh); the 8 partial products of a tile are
+// added in a fixed order. Values are rounded where the separate ops round them, and nowhere else.
 #pragma once
 #include "../core/launch_together.h"
 #include "denoise_attention.cuh"
+#include "denoise_mma.cuh"
 #include "denoise_sweeper.cuh"
 
 namespace frt::denoise {
 
 inline constexpr int TILE = 16 * 8 + 8;  // floats of a tile of partial sums; the 8 keep its readers on different banks
-
-#ifdef FRT_BULK
-inline constexpr int LOADER_ARRIVALS = 1;
-#else
-inline constexpr int LOADER_ARRIVALS = 32;
-#endif
 
 struct alignas(128) Shared {
   uint64_t full[MAX_SLOTS], empty[MAX_SLOTS], keys_full, keys_empty;
@@ -34,59 +29,6 @@ struct NoProbe {
 
 __device__ __forceinline__ float2 unpack_bf16(unsigned pair) {
   return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
-}
-
-// 16 bytes of K of a weight or activation row per lane, as the instruction takes them. The tensor cores of SM90 have no FP8 for
-// mma.sync: E4M3 becomes FP16, which holds every one of its values, and products add up in full fp32.
-template <class T>
-struct Piece;
-template <>
-struct Piece<bf16> {
-  static constexpr int WORDS = 4;
-  unsigned w[WORDS];
-  __device__ __forceinline__ void set(const uint4& v) { w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w; }
-  __device__ __forceinline__ void set8(int, const float (&y)[8], float) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) w[i] = pack_bf16(y[2 * i], y[2 * i + 1]);
-  }
-};
-template <>
-struct Piece<e4m3> {
-  static constexpr int WORDS = 8;
-  unsigned w[WORDS];
-  static __device__ __forceinline__ unsigned two(unsigned short pair) {
-    unsigned h;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(h) : "h"(pair));
-    return h;
-  }
-  __device__ __forceinline__ void set(const uint4& v) {
-    const unsigned u[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) w[2 * i] = two(u[i] & 0xffff), w[2 * i + 1] = two(u[i] >> 16);
-  }
-  // Values half * 8.. from fp32, rounded to E4M3.
-  __device__ __forceinline__ void set8(int half, const float (&y)[8], float inverse) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) w[half * 4 + i] = two(pack_e4m3(y[2 * i] * inverse, y[2 * i + 1] * inverse));
-  }
-};
-
-__device__ __forceinline__ void mma_f16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-// Words w and w + 1 of pieces. Callers alternate between sums: an instruction that needs the one before waits for it.
-template <class T>
-__device__ __forceinline__ void mma_words(float (&c)[4], const Piece<T>& low, const Piece<T>& high, const Piece<T>& b, int w) {
-  const unsigned a[4] = {low.w[w], high.w[w], low.w[w + 1], high.w[w + 1]};
-  if constexpr (sizeof(T) == 1) mma_f16(c, a, b.w[w], b.w[w + 1]);
-  else mma(c, a, b.w[w], b.w[w + 1]);
-}
-
-// x / (1 + e^(-2 z)), z = sqrt(2/pi) (x + 0.044715 x^3): gelu_tanh without the branches of tanhf
-__device__ __forceinline__ float gelu(float x) {
-  return __fdividef(x, 1.0f + __expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
 }
 
 // The computing warps' program: one method per phase, each of which receives, computes and publishes.
@@ -221,7 +163,7 @@ struct Worker {
     *reinterpret_cast<float2*>(tile + (t.row + 8) * 8 + t.quarter * 2) = make_float2(c[2], c[3]);
   }
 
-  // Columns pair * 2 and + 1 of row m of a tile, all warps' shares added. `first` is warp 0's tile, `stride` floats to the next.
+  // Columns pair * 2 and + 1 of row m of a tile, all warps' shares added: `first` is warp 0's, the next is `stride` floats on.
   __device__ __forceinline__ float2 total(const float* first, int stride, int m, int pair) const {
     float2 v = make_float2(0, 0);
 #pragma unroll
@@ -266,7 +208,9 @@ struct Worker {
   __device__ __forceinline__ void open(Kind kind, size_t h, int times, int which, float inverse, int tiles) {
     Piece<T> low[2 * CHUNKS], high[2 * CHUNKS];
     ring.wait(min(EARLY, tiles * CHUNKS), t.lane);
-    normed(kind, h, times, which, [&](int u, int r, const float(&y)[8]) { (r ? high : low)[u / HALVES].set8(u % HALVES, y, inverse); });
+    normed(kind, h, times, which, [&](int u, int r, const float(&y)[8]) {
+      (r ? high : low)[u / HALVES].set8(u % HALVES, y, inverse);
+    });
     multiply(tiles, low, high);
   }
 
@@ -390,7 +334,8 @@ struct Worker {
 #pragma unroll 1
         for (int which = 0; which < 2; ++which) {
           const bool mlp = which;
-          open(mlp ? H1 : i ? H2 : H0, mlp ? Exchange::H1 : i ? Exchange::H2 : Exchange::H0, mlp ? n + 1 : i ? n : step + 1, which, s.side.inverse[even][2 * which], mlp ? 8 : tiles);
+          open(mlp ? H1 : i ? H2 : H0, mlp ? Exchange::H1 : i ? Exchange::H2 : Exchange::H0, mlp ? n + 1 : i ? n : step + 1,
+               which, s.side.inverse[even][2 * which], mlp ? 8 : tiles);
           if (mlp) {
             publish_hidden(even);
           } else {
@@ -417,19 +362,20 @@ __global__ void __launch_bounds__(THREADS, 1) denoise_loop_kernel(const __grid_c
   bf16* v = k + a.keys * KEY_PITCH;
   const Ring ring{reinterpret_cast<char*>(v + a.keys * KEY_PITCH), s.full, s.empty, a.slots};
   const int warp = threadIdx.x / 32;
-  if (threadIdx.x < a.slots) barrier_init(s.full + threadIdx.x, LOADER_ARRIVALS), barrier_init(s.empty + threadIdx.x, WARPS);
+  if (threadIdx.x < a.slots) barrier_init(s.full + threadIdx.x, 1), barrier_init(s.empty + threadIdx.x, WARPS);
   if (threadIdx.x == 0) {
-    barrier_init(&s.keys_full, LOADER_ARRIVALS), barrier_init(&s.keys_empty, WARPS);
+    barrier_init(&s.keys_full, 1), barrier_init(&s.keys_empty, WARPS);
     barrier_init(s.side.style_full, 1), barrier_init(s.side.style_full + 1, 1);
   }
-  for (int i = threadIdx.x; i < 2 * a.keys * KEY_PITCH / 8; i += THREADS) reinterpret_cast<uint4*>(k)[i] = make_uint4(0, 0, 0, 0);
+  for (int i = threadIdx.x; i < 2 * a.keys * KEY_PITCH / 8; i += THREADS)
+    reinterpret_cast<uint4*>(k)[i] = make_uint4(0, 0, 0, 0);
   for (int i = threadIdx.x; i < ROWS * KEY_PITCH / 8; i += THREADS)
     reinterpret_cast<uint4*>(&s.attention.q[0][0])[i] = make_uint4(0, 0, 0, 0);
   if (threadIdx.x < 8 * A) s.in_w[threadIdx.x / A][threadIdx.x % A] = a.in_w[blockIdx.x * 8 * A + threadIdx.x];
   const Keys keys(a);
   fence_bulk();
   __syncthreads();
-  if (warp >= LOADER) load_weights<T>(a, ring, warp - LOADER);
+  if (warp >= LOADER) load_weights<T>(a, ring);
   else if (warp == KEY_LOADER) load_keys(a, keys, k, v, &s.keys_full, &s.keys_empty);
   else if (warp == SWEEPER) Sweeper<T>{a, s.side}.run();
   else Worker<T, Probe>{a, s, ring, keys, k, v, probe}.run();
@@ -437,7 +383,9 @@ __global__ void __launch_bounds__(THREADS, 1) denoise_loop_kernel(const __grid_c
 }
 
 inline constexpr size_t MAX_SHARED = 226 * 1024;
-inline constexpr size_t shared_bytes(int keys, int slots) { return sizeof(Shared) + size_t(2) * keys * KEY_PITCH * 2 + size_t(slots) * SLOT; }
+inline constexpr size_t shared_bytes(int keys, int slots) {
+  return sizeof(Shared) + size_t(2) * keys * KEY_PITCH * sizeof(bf16) + size_t(slots) * SLOT;
+}
 // Keys of one block for a cache of this many rows, whole tiles of 16.
 inline constexpr int keys_for(int cache_rows) { return ((cache_rows + SPLITS - 1) / SPLITS + 15) / 16 * 16; }
 // The ring takes what is left; 8 slots are what one product needs at once.
@@ -450,7 +398,8 @@ template <class T, class Probe>
 int denoise_loop(Args a, Probe probe, cudaStream_t stream) {
   a.keys = keys_for(a.cache_rows);
   a.slots = slots_for(a.keys);
-  if (cudaError_t e = cudaMemsetAsync(a.exchange, 0xff, Exchange::BYTES, stream)) return cuda_failed("denoise_loop", "cudaMemsetAsync", e);
+  if (cudaError_t e = cudaMemsetAsync(a.exchange, 0xff, Exchange::BYTES, stream))
+    return cuda_failed("denoise_loop", "cudaMemsetAsync", e);
   const Grid grid{dim3(BLOCKS), dim3(THREADS), shared_bytes(a.keys, a.slots)};
   return launch_together("denoise_loop", denoise_loop_kernel<T, Probe>, grid, stream, a, probe);
 }

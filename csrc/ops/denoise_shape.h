@@ -9,14 +9,10 @@ inline constexpr int ROWS = 16;  // action rows at most: one tile of mma.sync
 inline constexpr int MAX_LAYERS = 24, MAX_KEYS = 64, MAX_SLOTS = 28;
 
 // 128 blocks, all resident: each owns 8 columns of D (the residual stream stays with its owner), 32 of MLP, 2 or 3 groups of
-// 8 of QKV, and one head with a 16th of the keys. Warps 0-7 compute, warp 8 empties the exchange, warps 9-11 load keys and weights.
+// 8 of QKV, and one head with a 16th of the keys. Warps 0-7 compute, warp 8 empties the exchange, 9 loads keys, 10 weights.
 inline constexpr int BLOCKS = 128, SPLITS = BLOCKS / H, WARPS = 8;
 inline constexpr int CONSUMERS = WARPS * 32, SWEPT = CONSUMERS + 32;
-#ifndef FRT_LOADERS
-#define FRT_LOADERS 2
-#endif
-inline constexpr int SWEEPER = WARPS, KEY_LOADER = WARPS + 1, LOADER = WARPS + 2, LOADERS = FRT_LOADERS;  // warp numbers
-inline constexpr int THREADS = (LOADER + LOADERS) * 32;
+inline constexpr int SWEEPER = WARPS, KEY_LOADER = WARPS + 1, LOADER = WARPS + 2, THREADS = (LOADER + 1) * 32;  // warp numbers
 
 struct Layer {
   const void *qkv, *o, *gate_up, *down;                                       // [N,K] as in the gemm op
@@ -60,7 +56,7 @@ constexpr size_t spread(int k) { return size_t(k) / 64 * (ROWS * 64) + k % 64; }
 // Points of the computing warps' program at which a benchmark may read the clock.
 enum Point {
   LAYER, ATTEND_QUERIES_RECEIVED, ATTEND_KEYS_THERE, ATTEND_SCORES, ATTEND_WEIGHTS, JOIN_PARTS_RECEIVED, NORM_RECEIVED,
-  NORM_SQUARES, NORM_DONE, MULTIPLY_WEIGHTS_THERE, MULTIPLY_OWN_SHARE, MULTIPLY_ALL_SHARES, ACTION_IN_PUBLISHED,
+  NORM_SQUARES, NORM_DONE, MULTIPLY_OWN_SHARE, MULTIPLY_ALL_SHARES, ACTION_IN_PUBLISHED,
   QKV_PUBLISHED, CLOSE_RECEIVED, CLOSE_PUBLISHED, GATE_UP_PUBLISHED, ACTION_OUT_PUBLISHED, ATTEND_PUBLISHED, JOIN_PUBLISHED
 };
 

@@ -10,7 +10,7 @@
 namespace frt::denoise {
 
 struct SideShared {
-  alignas(16) float style[2][2][D];  // (scale, shift) of the attention norm, which also serves the final one, and of the MLP norm
+  alignas(16) float style[2][2][D];  // (scale, shift) of the attention norm (also the final one) and of the MLP norm
   uint64_t style_full[2];
   float inverse[2][4], product[2][4];  // by parity of the layer count: 1 / activation scale, activation scale * weight scale
   float gate[2][2][8];                 // the same: attention, MLP; the block's columns
@@ -93,7 +93,8 @@ struct Sweeper {
         sweep_rows<16 * sizeof(T)>(Exchange::HEADS);
 #pragma unroll 4
         for (int u = lane; u < M * (HD / 16) * 4; u += 32)  // 16 bytes u % 4 of 64, row u / 64, columns (u / 4 % 16) * 16
-          publish(parts + (u / 4 % (HD / 16) * ROWS + u / (HD / 4)) * SPLITS * 64 + u % 4 * 16, make_uint4(EMPTY, EMPTY, EMPTY, EMPTY));
+          publish(parts + (u / 4 % (HD / 16) * ROWS + u / (HD / 4)) * SPLITS * 64 + u % 4 * 16,
+                  make_uint4(EMPTY, EMPTY, EMPTY, EMPTY));
         sweep<1>(x + Exchange::SUMS + (b / SPLITS * ROWS * SPLITS + b % SPLITS) * 16, M, SPLITS * 16);
         fence();
         sync_swept();  // hidden

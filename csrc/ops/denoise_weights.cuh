@@ -1,4 +1,4 @@
-// The weights' way into a block: a ring of slots in shared memory, filled by two warps as fast as slots come free, so that
+// The weights' way into a block: a ring of slots in shared memory, filled by one warp as fast as slots come free, so that
 // memory is read while the computing warps wait for other blocks. A slot holds 8 rows x 1024 bytes of a weight matrix; they
 // lie so that neither 2 rows x 64 bytes nor 4 rows x 32 bytes (16 and 8 bytes of a quarter or half warp's lanes) share a bank.
 #pragma once
@@ -46,21 +46,12 @@ struct Ring {
     at += n;
     if (at >= count) at -= count, parity ^= 1;
   }
-  // Loader: 8 rows from `rows`, `pitch` bytes apart, into the next slot, or pass it by. A bulk copy takes a warp some 50 cycles.
-  __device__ void load(const char* rows, size_t pitch, int lane, bool mine) {
-    if (mine) {
-      barrier_wait(empty + at, parity ^ 1);
-#ifdef FRT_BULK
-      if (lane == 0) barrier_expect(full + at, 8 * CHUNK);
-      __syncwarp();
-      if (lane < 8) bulk_load(slots + at * SLOT + row_in_slot(lane), rows + lane * pitch, CHUNK, full + at);
-#else
-#pragma unroll
-      for (int i = 0; i < 16; ++i)
-        copy16(slots + at * SLOT + row_in_slot(i / 2) + i % 2 * 512 + lane * 16, rows + i / 2 * pitch + i % 2 * 512 + lane * 16, true);
-      barrier_arrive_after_copies(full + at);
-#endif
-    }
+  // Loader: 8 rows from `rows`, `pitch` bytes apart, into the next slot.
+  __device__ void load(const char* rows, size_t pitch, int lane) {
+    barrier_wait(empty + at, parity ^ 1);
+    if (lane == 0) barrier_expect(full + at, 8 * CHUNK);
+    __syncwarp();
+    if (lane < 8) bulk_load(slots + at * SLOT + row_in_slot(lane), rows + lane * pitch, CHUNK, full + at);
     if (++at == count) at = 0, parity ^= 1;
   }
 };
@@ -77,11 +68,10 @@ struct Keys {
   }
 };
 
-// A weight loader's program: every LOADERS-th slot of what this block will read, in the order of its use.
+// The weight loader's program: everything this block will read, in the order of its use.
 template <class T>
-__device__ void load_weights(const Args& a, Ring ring, int loader) {
+__device__ void load_weights(const Args& a, Ring ring) {
   const int b = blockIdx.x, lane = threadIdx.x % 32;
-  int slot = loader;
   for (int n = 0; n < a.steps * a.L; ++n) {
     const Layer& w = a.layers[n % a.L];
 #pragma unroll 1
@@ -95,7 +85,7 @@ __device__ void load_weights(const Args& a, Ring ring, int loader) {
       for (int t = 0; t < tiles; ++t) {
         const char* rows = static_cast<const char*>(weight) + (first + t * step) * 8 * pitch;
 #pragma unroll 1
-        for (size_t at = 0; at < pitch; at += CHUNK) ring.load(rows + at, pitch, lane, slot++ % LOADERS == 0);
+        for (size_t at = 0; at < pitch; at += CHUNK) ring.load(rows + at, pitch, lane);
       }
     }
   }
@@ -107,7 +97,6 @@ __device__ inline void load_keys(const Args& a, const Keys& keys, bf16* k, bf16*
   for (int n = 0; n < a.steps * a.L; ++n) {
     const Layer& w = a.layers[n % a.L];
     barrier_wait(empty, n % 2 ^ 1);
-#ifdef FRT_BULK
     if (lane == 0) barrier_expect(full, keys.cached * HD * 2 * sizeof(bf16));
     __syncwarp();
     for (int r = lane; r < keys.cached; r += 32) {
@@ -115,15 +104,6 @@ __device__ inline void load_keys(const Args& a, const Keys& keys, bf16* k, bf16*
       bulk_load(k + r * KEY_PITCH, w.k + from, HD * sizeof(bf16), full);
       bulk_load(v + r * KEY_PITCH, w.v + from, HD * sizeof(bf16), full);
     }
-#else
-#pragma unroll 4
-    for (int r = 0; r < keys.cached; ++r) {
-      const size_t from = size_t(keys.begin + r) * HD + lane * 8;
-      copy16(k + r * KEY_PITCH + lane * 8, w.k + from, true);
-      copy16(v + r * KEY_PITCH + lane * 8, w.v + from, true);
-    }
-    barrier_arrive_after_copies(full);
-#endif
   }
 }
 
