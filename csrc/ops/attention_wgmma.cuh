@@ -106,8 +106,6 @@ __global__ void __launch_bounds__(384, 1)
         load(2 + side, &map_v, tile);
       }
     }
-    __syncwarp();
-    __syncthreads();  // the groups' parts are there
   } else {
     sm90::take_registers<240>();
     uint8_t *const ks = kv + group * Tile::kv_tile, *const vs = ks + 2 * Tile::kv_tile;
@@ -158,7 +156,7 @@ __global__ void __launch_bounds__(384, 1)
     }
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i * 128 + thread] = give ? p.o[64 + i] : p.o[i];
-    __syncthreads();
+    sm90::group_sync(3, 256);
     float mine[2], other[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
