@@ -40,7 +40,8 @@ size_t frt_attention_scratch(int B, int M, int KV, int H, int KVH, int HD, int d
 int frt_gemm_tune(const void* a, const void* w, const float* bias, const void* res, const float* gate, void* out,
                   const float* a_scale, const float* w_scale, const float* out_scale, int M, int N, int K, int epilogue,
                   int a_dtype, int res_dtype, int out_dtype, int candidates, cudaStream_t stream);
-/* How a shape is run, as text: "few rows, fused", "tiles 128x64, fused", "cublasLt fused", "cublasLt + epilogue", "plain + epilogue". Valid until the next call. */
+/* How a shape is run, as text: "few rows, fused", "tiles 128x64, fused", "cublasLt fused", "cublasLt + epilogue",
+ * "plain + epilogue". Valid until the next call. */
 const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
 
 int frt_patchify(const void* images, void* out, int V, int S, int P, int K, int in_dtype, int out_dtype,
