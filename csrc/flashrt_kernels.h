@@ -50,7 +50,8 @@ int frt_gemm_choose(int M, int N, int K, int epilogue, int a_dtype, int res_dtyp
                     size_t bytes);
 /* The BLAS library's version: such bytes belong to one. */
 size_t frt_blas_version(void);
-/* How a shape is run, as text: "few rows, fused", "tiles 128x64, fused", "cublasLt fused", "cublasLt + epilogue", "plain + epilogue". Valid until the next call. */
+/* How a shape is run, as text: "few rows, fused", "tiles 128x64, fused", "cublasLt fused", "cublasLt + epilogue",
+ * "plain + epilogue". Valid until the next call. */
 const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
 
 int frt_resize_pad(const void* images, void* out, int V, int H, int W, int S, cudaStream_t stream);

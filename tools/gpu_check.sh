@@ -59,7 +59,7 @@ judge_races() {
 }
 # The denoise loop alone, two layers and two steps: its blocks wait for one another, so every instruction of a test would count.
 denoise_loop() {
-  nvcc -std=c++17 -lineinfo -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/denoise_phases.cu -o build/denoise_phases &&
+  nvcc -std=c++17 -lineinfo -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/denoise_phases.cu -o build/denoise_phases &&
     compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 build/denoise_phases check
 }
 export -f denoise_loop sanitize racecheck judge_races

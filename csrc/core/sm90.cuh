@@ -1,4 +1,5 @@
-// What SM90 adds for moving tiles: barriers in shared memory, the tensor copy engine, registers that change hands.
+// What SM90 adds for moving tiles: barriers in shared memory, the tensor copy engine, registers that change hands. For kernels
+// whose body is there for SM90 alone (__CUDA_ARCH_FEAT_SM90_ALL).
 #pragma once
 #include <cuda.h>
 
@@ -29,30 +30,33 @@ __device__ __forceinline__ void barrier_wait(uint64_t* bar, int parity) {
 
 // A box of `map` at (x, y) to shared memory, announced at `bar`.
 __device__ __forceinline__ void copy_box(void* to, const CUtensorMap* map, uint64_t* bar, int x, int y) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];\n" ::
-                   "r"(shared_address(to)), "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y)
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+               "[%0], [%1, {%3, %4}], [%2];\n" ::"r"(shared_address(to)), "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y)
                : "memory");
 }
 
 // Ordinary writes to shared memory so far are seen by wgmma and the copy engine after the next barrier.
 __device__ __forceinline__ void writes_for_copies() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
-// Barrier `id` (1..15) of `threads` threads of the block.
-__device__ __forceinline__ void group_sync(int id, int threads) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
+// Barrier ID (1..15) of THREADS threads of the block; constants, so that the sanitizer can follow it.
+template <int ID, int THREADS>
+__device__ __forceinline__ void barrier_sync() {
+  asm volatile("bar.sync %0, %1;\n" ::"n"(ID), "n"(THREADS) : "memory");
+}
+// The four warps of group 0, 1 or 2.
+__device__ __forceinline__ void group_sync(int group) {
+  if (group == 0) barrier_sync<1, 128>();
+  else if (group == 1) barrier_sync<2, 128>();
+  else barrier_sync<3, 128>();
 }
 
 // From here on this group of four warps uses at most N registers a thread, and others may take the rest.
 template <int N>
 __device__ __forceinline__ void keep_registers() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(N));
-#endif
 }
 template <int N>
 __device__ __forceinline__ void take_registers() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(N));
-#endif
 }
 
 // This thread's warp, in a form that the compiler knows to be the same for the whole warp.

@@ -1,6 +1,6 @@
 // wgmma: c[64 x N] += a[64 x 32 bytes] b[N x 32 bytes]^T by one group of four warps, operands in shared memory that the copy
 // engine filled with the 128-byte swizzle. Thread t of warp w holds rows 16 w + t/4 and + 8, and of each 8 columns the two
-// at 2 (t%4): c[4 j + i] is row + 8 (i / 2), column 8 j + 2 (t%4) + i%2.
+// at 2 (t%4): c[4 j + i] is row + 8 (i / 2), column 8 j + 2 (t%4) + i%2. For kernels whose body is there for SM90 alone.
 #pragma once
 #include "dtype.h"
 #include "mma.cuh"
@@ -62,20 +62,14 @@ __device__ __forceinline__ void wgmma_wait() {
 #define FRT_O160 FRT_O128, FRT_D(64), FRT_D(72)
 #define FRT_O256 FRT_O160, FRT_D(80), FRT_D(88), FRT_D(96), FRT_D(104), FRT_D(112), FRT_D(120)
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-#define FRT_BODY(...) asm volatile(__VA_ARGS__)
-#else
-#define FRT_BODY(...) __trap()  // the callers choose these kernels on SM90 alone
-#endif
-
 // A, B, P: operand numbers of the two descriptors and of `add` (0 starts a new sum).
 #define FRT_WGMMA(N, A, B, P)                                                                                                \
   __device__ __forceinline__ void wgmma(float (&c)[N / 2], uint64_t a, uint64_t b, int add, e4m3) {                          \
-    FRT_BODY("{\n .reg .pred p;\n setp.ne.b32 p, " P ", 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {"       \
+    asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, " P ", 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {"       \
              FRT_L##N "}, " A ", " B ", p, 1, 1;\n}\n" : FRT_O##N : "l"(a), "l"(b), "r"(add));                               \
   }                                                                                                                          \
   __device__ __forceinline__ void wgmma(float (&c)[N / 2], uint64_t a, uint64_t b, int add, bf16) {                          \
-    FRT_BODY("{\n .reg .pred p;\n setp.ne.b32 p, " P ", 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {"       \
+    asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, " P ", 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {"       \
              FRT_L##N "}, " A ", " B ", p, 1, 1, 0, 0;\n}\n" : FRT_O##N : "l"(a), "l"(b), "r"(add));                         \
   }
 FRT_WGMMA(32, "%16", "%17", "%18")
@@ -87,13 +81,13 @@ FRT_WGMMA(256, "%128", "%129", "%130")
 
 // a: 64 x 16 BF16 in registers (the accumulator layout, packed), b: [16][256 or 72 columns], read along its rows.
 __device__ __forceinline__ void wgmma_values(float (&c)[128], const unsigned (&a)[4], uint64_t b) {
-  FRT_BODY("{\n .reg .pred p;\n setp.ne.b32 p, %133, 0;\n wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" FRT_L256
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %133, 0;\n wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" FRT_L256
            "}, {%128,%129,%130,%131}, %132, p, 1, 1, 1;\n}\n"
            : FRT_O256 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
 }
 
 __device__ __forceinline__ void wgmma_values(float (&c)[36], const unsigned (&a)[4], uint64_t b) {
-  FRT_BODY("{\n .reg .pred p;\n setp.ne.b32 p, %41, 0;\n wgmma.mma_async.sync.aligned.m64n72k16.f32.bf16.bf16 {" FRT_L64
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %41, 0;\n wgmma.mma_async.sync.aligned.m64n72k16.f32.bf16.bf16 {" FRT_L64
            ",%32,%33,%34,%35}, {%36,%37,%38,%39}, %40, p, 1, 1, 1;\n}\n"
            : FRT_O64, "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35])
            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));

@@ -1,5 +1,5 @@
-// softmax(q k^T * scale) v on SM90 for the vision tower: heads of 72, as many kv heads as heads, at most 256 keys. All keys of a
-// head are in shared memory at once, so there is no loop over keys: one round of loads, one of scores, one of values.
+// softmax(q k^T * scale) v on SM90 for the vision tower: heads of 72, as many kv heads as heads, at most 256 keys. All keys of
+// a head are in shared memory at once, so there is no loop over keys: one round of loads, one of scores, one of values.
 // A block is one group of four warps and takes 64 query rows of one head. Rows lie in shared memory as units of 16 bytes,
 // [unit][row], which wgmma reads without a swizzle; scores are over 80 columns, of which the last 8 are zeros.
 #pragma once
@@ -12,7 +12,7 @@ namespace frt {
 
 struct Tower {
   static constexpr int rows = 64, keys = 256, size = 72, units = size / 8;
-  static constexpr int q_unit = rows * 16 + 16, kv_unit = keys * 16 + 16;  // from unit to unit: 16 more than needed, for the banks
+  static constexpr int q_unit = rows * 16 + 16, kv_unit = keys * 16 + 16;  // from unit to unit: 16 more, for the banks
   static constexpr int shared = (units + 1) * (q_unit + kv_unit) + units * kv_unit;
 };
 
@@ -35,14 +35,17 @@ __device__ __forceinline__ void load_units(uint8_t* to, const bf16* from, int st
 }
 
 template <class Out>
-__global__ void __launch_bounds__(128, 1) attention_tower_kernel(AttentionArgs a, const bf16* q, const bf16* k, const bf16* v, Out* out) {
+__global__ void __launch_bounds__(128, 1) attention_tower_kernel(AttentionArgs a, const bf16* q, const bf16* k, const bf16* v,
+                                                                 Out* out) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Tile = Tower;
   extern __shared__ __align__(16) uint8_t units[];
-  uint8_t *const qs = units, *const ks = qs + (Tile::units + 1) * Tile::q_unit, *const vs = ks + (Tile::units + 1) * Tile::kv_unit;
+  uint8_t *const qs = units, *const ks = qs + (Tile::units + 1) * Tile::q_unit;
+  uint8_t *const q_zero = ks - Tile::q_unit, *const vs = ks + (Tile::units + 1) * Tile::kv_unit, *const k_zero = vs - Tile::kv_unit;
   const int b = blockIdx.y / a.H, head = blockIdx.y % a.H, first_row = blockIdx.x * Tile::rows, lane = threadIdx.x % 32;
   const uint4 zero = make_uint4(0, 0, 0, 0);
-  for (int i = threadIdx.x; i < Tile::rows; i += 128) *reinterpret_cast<uint4*>(qs + Tile::units * Tile::q_unit + i * 16) = zero;
-  for (int i = threadIdx.x; i < Tile::keys; i += 128) *reinterpret_cast<uint4*>(ks + Tile::units * Tile::kv_unit + i * 16) = zero;
+  for (int i = threadIdx.x; i < Tile::rows; i += 128) *reinterpret_cast<uint4*>(q_zero + i * 16) = zero;
+  for (int i = threadIdx.x; i < Tile::keys; i += 128) *reinterpret_cast<uint4*>(k_zero + i * 16) = zero;
   inputs_ready();
   const int n = valid_keys(a);
   const size_t kv_base = size_t(b) * a.KV * a.kv_stride + head * Tile::size;
@@ -58,8 +61,8 @@ __global__ void __launch_bounds__(128, 1) attention_tower_kernel(AttentionArgs a
   sm90::wgmma_fence();
 #pragma unroll
   for (int d = 0; d < (Tile::units + 1) / 2; ++d)
-    sm90::wgmma(s, sm90::plain(qs + 2 * d * Tile::q_unit, Tile::q_unit, 128), sm90::plain(ks + 2 * d * Tile::kv_unit, Tile::kv_unit, 128),
-                d, bf16{});
+    sm90::wgmma(s, sm90::plain(qs + 2 * d * Tile::q_unit, Tile::q_unit, 128),
+                sm90::plain(ks + 2 * d * Tile::kv_unit, Tile::kv_unit, 128), d, bf16{});
   sm90::wgmma_commit();
   sm90::wgmma_wait<0>();
 
@@ -89,7 +92,8 @@ __global__ void __launch_bounds__(128, 1) attention_tower_kernel(AttentionArgs a
   float o[Tile::size / 2] = {};
   sm90::wgmma_fence();
 #pragma unroll
-  for (int key = 0; key < Tile::keys / 16; ++key) sm90::wgmma_values(o, w[key], sm90::plain(vs + key * 256, 128, Tile::kv_unit));
+  for (int key = 0; key < Tile::keys / 16; ++key)
+    sm90::wgmma_values(o, w[key], sm90::plain(vs + key * 256, 128, Tile::kv_unit));
   sm90::wgmma_commit();
   sm90::wgmma_wait<0>();
 
@@ -114,6 +118,7 @@ __global__ void __launch_bounds__(128, 1) attention_tower_kernel(AttentionArgs a
   }
   if (low) store2(to + 64 + lane % 4 * 2, o[32], o[33], inverse);
   if (high) store2(to + step + 64 + lane % 4 * 2, o[34], o[35], inverse);
+#endif
 }
 
 inline bool tower_takes(const AttentionArgs& a, int sm) {

@@ -69,6 +69,7 @@ template <class Out>
 __global__ void __launch_bounds__(384, 1)
     attention_wgmma_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
                            const __grid_constant__ CUtensorMap map_v, AttentionArgs a, Out* out) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Tile = WideHead;
   extern __shared__ uint8_t raw[];
   __shared__ uint64_t q_full, full[4], empty[4];  // slots: K of the two groups, V of the two groups
@@ -106,8 +107,6 @@ __global__ void __launch_bounds__(384, 1)
         load(2 + side, &map_v, tile);
       }
     }
-    __syncwarp();
-    __syncthreads();  // the groups' parts are there
   } else {
     sm90::take_registers<240>();
     uint8_t *const ks = kv + group * Tile::kv_tile, *const vs = ks + 2 * Tile::kv_tile;
@@ -121,8 +120,8 @@ __global__ void __launch_bounds__(384, 1)
       sm90::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < Tile::size / 16; ++k)
-        sm90::wgmma(s, sm90::k_major(qs + k / 4 * Tile::q_box) + k % 4 * 2, sm90::k_major(ks + k / 4 * Tile::kv_box) + k % 4 * 2,
-                    k, bf16{});
+        sm90::wgmma(s, sm90::k_major(qs + k / 4 * Tile::q_box) + k % 4 * 2,
+                    sm90::k_major(ks + k / 4 * Tile::kv_box) + k % 4 * 2, k, bf16{});
       sm90::wgmma_commit();
       sm90::wgmma_wait<0>();
       if (lane == 0) sm90::barrier_arrive(&empty[group]);
@@ -134,7 +133,7 @@ __global__ void __launch_bounds__(384, 1)
           *reinterpret_cast<uint4*>(vs + box * Tile::kv_box + row * 128 + unit * 16) = make_uint4(0, 0, 0, 0);
         }
         sm90::writes_for_copies();
-        sm90::group_sync(1 + group, 128);
+        sm90::group_sync(group);
       }
       unsigned w[Tile::keys / 16][4];
 #pragma unroll
@@ -150,6 +149,7 @@ __global__ void __launch_bounds__(384, 1)
     const int thread = threadIdx.x % 128;
     float *const left = reinterpret_cast<float*>(ks), *const theirs = reinterpret_cast<float*>(kv + (1 - group) * Tile::kv_tile);
     const int give = group == 0 ? 64 : 0;
+    sm90::group_sync(group);  // all four warps have read K
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       p.sum[r] += __shfl_xor_sync(~0u, p.sum[r], 1);
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(384, 1)
     }
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i * 128 + thread] = give ? p.o[64 + i] : p.o[i];
-    __syncthreads();
+    sm90::barrier_sync<4, 256>();
     float mine[2], other[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -175,6 +175,7 @@ __global__ void __launch_bounds__(384, 1)
     else
       join_parts<1>(p, mine, other, theirs + thread, to, row < rows, row + 8 < rows, inverse);
   }
+#endif
 }
 
 // Many rows, one kv head of 256, rows of q without a gap between them.

@@ -106,6 +106,7 @@ template <class T, int GROUPS, int BN, bool GATED, class Out>
 __global__ void __launch_bounds__(tile_threads(GROUPS, BN), 1)
     gemm_tiles_kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_w, GemmArgs g, int stages,
                       int tiles_m, int tiles) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int BM = GROUPS * 64, A_BYTES = BM * ROW_BYTES, STAGE = A_BYTES + BN * ROW_BYTES;
   constexpr int K_STEP = ROW_BYTES / sizeof(T), PARTS = GATED ? 2 : 1, WIDTH = BN / PARTS;  // columns of the output
   extern __shared__ uint8_t raw[];
@@ -187,10 +188,11 @@ __global__ void __launch_bounds__(tile_threads(GROUPS, BN), 1)
       end.ask();
       sm90::wgmma_wait<0>();
       release(before);
-      if (!GATED && uses_bias(g.epilogue)) sm90::group_sync(1 + group, 128);
+      if (!GATED && uses_bias(g.epilogue)) sm90::group_sync(group);
       end.store(acc, bias);
     }
   }
+#endif
 }
 
 // What these kernels take: BF16 or E4M3 operands whose rows the copy engine can address, and outputs of at most 16 bits.

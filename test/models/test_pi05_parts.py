@@ -13,7 +13,7 @@ from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_STATIC, FP32,
 from flashrt_core.core.utils.norm_stats import NormStats, Stats
 from flashrt_core.errors import ConfigError, ObservationError
 from flashrt_core.models.pi05.actions import robot_actions
-from flashrt_core.models.pi05.buffers import buffer_plan, patch_cols
+from flashrt_core.models.pi05.buffers import buffer_plan, hidden_cols, patch_cols
 from flashrt_core.models.pi05.dims import VARIANTS, GemmaDims, Pi05Dims, VisionDims
 from flashrt_core.models.pi05.sites import site_names, sites_at
 from flashrt_core.models.pi05.styles import denoise_times, time_embedding
@@ -38,6 +38,7 @@ def test_time_embedding_closed_form() -> None:
 def test_published_sizes() -> None:
     assert FULL.vision.tokens == 256 and FULL.vision.head_dim == 72 and FULL.prefix.qkv_dim == 2560
     assert FULL.prefix_rows == 512 + 200 and FULL.cache_rows == 722 and patch_cols(FULL) == 592
+    assert hidden_cols(FULL) == 4352 and hidden_cols(TINY) == 128, "whole lines of 128 bytes"
     assert VARIANTS["gemma_300m"].q_dim == 2048
     unique = sum(math.prod(s) for k, s in expected_tensors(FULL).items() if "embed_tokens" not in k)
     assert unique == 3_616_757_520, "the published parameter count with the tied embedding counted once"

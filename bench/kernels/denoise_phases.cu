@@ -1,5 +1,5 @@
 // Where the time of the denoise loop goes: the kernel over random weights at full size, with the clock read at phase ends.
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/denoise_phases.cu -o denoise_phases && ./denoise_phases [time|phases|check]
+//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/denoise_phases.cu -o denoise_phases && ./denoise_phases [time|phases|check]
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

@@ -1,5 +1,5 @@
 // What one exchange of all blocks with all blocks costs through L2: barriers and data that is its own flag, without any work.
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/exchange_latency.cu -o exchange_latency
+//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/exchange_latency.cu -o exchange_latency
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
