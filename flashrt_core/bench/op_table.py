@@ -34,9 +34,7 @@ def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: i
 
         graph.capture(0, record)
         us = 1000 * timed_ms(machine, lambda graph=graph: graph.replay(0), replays) / len(calls)
-        op, v = OPS.get(name), calls[0]
-        rate = RATE.get(v.get("a_dtype", v.get("dtype")), RATE[BF16])
-        moved, flops = (op.bytes_moved(v), op.flops(v)) if op else (0, 0)  # a fused kernel has no row that says what it moves
+        moved, flops, rate = cost(name, calls[0])
         bound_us = 1e6 * max(moved / (READ_TB_S * 1e12), flops / rate)
         rows.append(
             {
@@ -45,6 +43,13 @@ def op_rows(machine: Any, launches: list[tuple[str, dict[str, Any]]], replays: i
             }
         )  # fmt: skip
     return sorted(rows, key=lambda r: -r["total_ms"])
+
+
+def cost(name: str, v: dict[str, Any]) -> tuple[int, int, float]:
+    """(compulsory bytes, FLOPs, FLOP/s of its inputs' dtype) of a call."""
+    if name in OPS:
+        return OPS[name].bytes_moved(v), OPS[name].flops(v), RATE.get(v.get("a_dtype", v.get("dtype")), RATE[BF16])
+    return 0, 0, RATE[BF16]  # no row says what it moves
 
 
 def label(name: str, values: dict[str, Any]) -> str:

@@ -88,8 +88,8 @@ def _load(case: Case, hardware: str, effort: Effort, place: Path, say: Callable[
     weights = RandomCheckpoint(place, case.dims()) if case.random else case.weights
     model = load_model(
         weights, num_views=case.views, hardware=hardware, use_fp8=case.quantised, num_steps=case.num_steps,
-        autotune=effort.autotune, cache_frames=case.cache_frames, image_sizes=case.image_size, calibration_dir=place / "calibration", progress=say,
-        autotune_dir=autotune_dir,
+        autotune=effort.autotune, cache_frames=case.cache_frames, image_sizes=case.image_size,
+        calibration_dir=place / "calibration", autotune_dir=autotune_dir, progress=say,
     )  # fmt: skip
     pipe = model._pipe
     wide, stage = pipe.PIPELINE.PLAN_WIDE, case.precision.partition("_")[2]
