@@ -130,7 +130,7 @@ def result_table(r: Mapping, timing: Mapping):
     reasons = ", ".join(f"{k} {v}" for part in asked.values() for k, v in part.items())
     table.add_row("requests", f"{r['requests']} in {r['ticks']} ticks, {r['episodes']} episode(s), {r['duration_s']:.1f} s")
     table.add_row("ticks that could not ask", reasons or "none")
-    table.add_row("model latency", f"{ms(timing['model_latency_ms'])}, {r['policy']['hardware']}")
+    table.add_row("model latency", f"{ms(timing['model_latency_ms'])}, {timing['hardware']}")
     table.add_row("observation to action", f"{ms(r['observation_to_action_ms'])} in the bag's time, latency {r['latency_ms']}")
     limits = r["limits"]
     outside, changed = sum(limits["rows_outside_range"].values()), sum(limits["commands_changed_by_the_guard"].values())
