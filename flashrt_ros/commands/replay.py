@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replan-ticks", type=int, metavar="N", help="actions between requests (default: half a chunk)")
     parser.add_argument("--prompt", default="", help="the task in words, where the bag does not say it")
     parser.add_argument("--command-topic", default="", metavar="TOPIC", help="recorded commands (default: the robot file's)")
+    parser.add_argument("--gap-s", type=float, default=0.5, metavar="S", help="a pause so long ends an episode (default 0.5)")
     parser.add_argument("--node", default="policy_node", metavar="NAME", help="node that ~ stands for in topic names")
     parser.add_argument("--seed", type=int, default=0, help="of the policy's noise and of drawn latencies (default 0)")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two policies, precisions or splice strategies")
@@ -105,7 +106,7 @@ def settings_from(args: argparse.Namespace):
     node |= {k: v for k, v in (("splice", args.splice), ("replan_ticks", args.replan_ticks)) if v is not None}
     return ReplaySettings(
         robot, replace(policy, **given), load_node(**node), Latency(args.latency), args.seed, args.node, args.command_topic,
-        threads=args.threads, allow_loss=args.allow_loss,
+        gap_s=args.gap_s, threads=args.threads, allow_loss=args.allow_loss,
     )  # fmt: skip
 
 
