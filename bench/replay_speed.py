@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -103,13 +104,43 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def table(result: dict) -> str:
+    """The rows of docs/replay.md."""
+    lines = ["| cameras | asked | observations/s | ticks/s | images/s | CPU ms a tick: control, reading | bag |", "|---" * 7 + "|"]
+    for r in result["runs"]:
+        asked, cpu = "every tick" if r["replan_ticks"] == 1 else "as a node", r["cpu_ms_per_tick"]
+        lines.append(
+            f"| {r['views']} | {asked} | {r['observations_per_s']:,.0f} | {r['ticks_per_s']:,.0f} | {r['images_per_s']:,.0f} | "
+            f"{cpu['control']:.2f}, {cpu['reading']:.2f} | {r['bag_mb']:,} MB |"
+        )
+    peak, where = result["peak_memory"], result["machine"]
+    lines.append("")
+    lines.append(
+        f"{where['cpu']}, 2 cores, load average {result['load_average']:.1f} from other work at the start. Peak memory "
+        f"{peak['control_mb']} MB (control) and {peak['reading_mb']} MB (reading) over all runs."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def fill(text: str, result: dict) -> str:
+    """The page with the figures of `result` between its marks."""
+    begin, end = "<!-- figures replay_speed -->\n", "<!-- end figures -->"
+    head, _, rest = text.partition(begin)
+    return head + begin + table(result) + end + rest.partition(end)[2]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ticks", type=int, default=3000, help="of the bag (default 3000, 150 s)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write JSON here")
+    parser.add_argument("--docs", action="store_true", help="only put the figures of --out into docs/replay.md")
     args = parser.parse_args()
-    rows = []
+    page = Path(__file__).resolve().parents[1] / "docs" / "replay.md"
+    if args.docs:
+        page.write_text(fill(page.read_text(encoding="utf-8"), json.loads(args.out.read_text())), encoding="utf-8")
+        return 0
+    rows, load = [], os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         for views in (1, 2):
             what, bag = robot(views), Path(folder) / f"bag{views}"
@@ -121,7 +152,10 @@ def main() -> int:
         "control_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "reading_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
     }
-    result = {"version": __version__, "machine": machine(), "side_px": SIDE, "peak_memory": peak, "runs": rows}
+    result = {
+        "version": __version__, "machine": machine(), "load_average": round(load, 2), "side_px": SIDE, "peak_memory": peak,
+        "runs": rows,
+    }  # fmt: skip
     sys.stdout.write(json.dumps(peak) + "\n")
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

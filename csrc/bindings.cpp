@@ -55,7 +55,6 @@ PYBIND11_MODULE(_kernels, m) {
   op(m, "avg_pool", frt_avg_pool);
   op(m, "amax", frt_amax);
   op(m, "count_saturated", frt_count_saturated);
-  op(m, "act_as", frt_act_as);
   op(m, "denoise_loop", frt_denoise_loop);
   op(m, "prepare", frt_prepare);
   op(m, "reserve", frt_reserve);
@@ -71,6 +70,7 @@ PYBIND11_MODULE(_kernels, m) {
     return frt_gemm_choose(M, N, K, epilogue, a_dtype, res_dtype, out_dtype, bytes.data(), bytes.size()) == 1;
   });
   m.def("blas_version", frt_blas_version);
+  op(m, "act_as", frt_act_as);
   m.def("attention_scratch", frt_attention_scratch);
   m.def("denoise_loop_fits", frt_denoise_loop_fits);
   m.def("denoise_loop_scratch", frt_denoise_loop_scratch);

@@ -42,14 +42,6 @@ size_t frt_attention_scratch(int B, int M, int KV, int H, int KVH, int HD, int d
 int frt_gemm_tune(const void* a, const void* w, const float* bias, const void* res, const float* gate, void* out,
                   const float* a_scale, const float* w_scale, const float* out_scale, int M, int N, int K, int epilogue,
                   int a_dtype, int res_dtype, int out_dtype, int candidates, cudaStream_t stream);
-/* The library's algorithm for a shape as bytes, after a tuning: how many were written, 0 when the library does not run it. */
-size_t frt_gemm_choice(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype, void* choice,
-                       size_t room);
-/* Take such bytes instead of tuning: 1 when they fit this shape, GPU and library, else 0 and nothing changes. */
-int frt_gemm_choose(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype, const void* choice,
-                    size_t bytes);
-/* The BLAS library's version: such bytes belong to one. */
-size_t frt_blas_version(void);
 /* How a shape is run, as text: "few rows, fused", "tiles 128x64, fused", "cublasLt fused", "cublasLt + epilogue",
  * "plain + epilogue". Valid until the next call. */
 const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
@@ -87,6 +79,15 @@ int frt_denoise_loop_fits(int M, int L, int D, int mlp, int H, int KVH, int HD, 
 size_t frt_denoise_loop_scratch(void);
 int frt_amax(const void* x, float* out, int n, int x_dtype, cudaStream_t stream);
 int frt_count_saturated(const void* x, const float* scale, float* out, int n, int x_dtype, cudaStream_t stream);
+
+/* The library's algorithm for a shape as bytes, after a tuning: how many were written, 0 when the library does not run it. */
+size_t frt_gemm_choice(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype, void* choice,
+                       size_t room);
+/* Take such bytes instead of tuning: 1 when they fit this shape, GPU and library, else 0 and nothing changes. */
+int frt_gemm_choose(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype, const void* choice,
+                    size_t bytes);
+/* The BLAS library's version: such bytes belong to one. */
+size_t frt_blas_version(void);
 
 #ifdef __cplusplus
 }

@@ -36,6 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--rate", type=float, default=1.0, metavar="X",
         help="times real time (default 1); otherwise the node follows /clock and the simulation waits for its commands",
     )  # fmt: skip
+    parser.add_argument(
+        "--lockstep", action="store_true",
+        help="simulated time waits for every message and for the policy: the same actions at any --rate",
+    )  # fmt: skip
     parser.add_argument("--camera-hz", type=float, default=20.0, metavar="HZ", help="20 (default), 10, 5")
     parser.add_argument("--checkpoint", metavar="DIR", help="a checkpoint trained on this task (default: the bundled)")
     parser.add_argument("--robot", default="tabletop", help="robot file by name or path")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
@@ -39,6 +40,8 @@ class Inputs:
         """on_mismatch: called when a publisher of other QoS shows up (F70)."""
         self._node, self._slots, self._ros_now_ns = node, slots, ros_now_ns
         self._events = SubscriptionEventCallbacks(incompatible_qos=lambda info: on_mismatch())
+        # A group of its own: a group keeps a weak reference to all it ever had, and the node's would grow (F67).
+        self._group = MutuallyExclusiveCallbackGroup()
         self._made: list[Any] = []
         self.endpoints: list[Endpoint] = []
         for camera in robot.cameras:
@@ -62,7 +65,9 @@ class Inputs:
         self._slots.put_state(m.name, m.position, stamp_ns(m.header.stamp), m.velocity, m.effort)
 
     def _subscribe(self, kind: type, topic: str, profile: QoSProfile, callback: Callable[[Any], object]) -> None:
-        made = self._node.create_subscription(kind, topic, callback, profile, event_callbacks=self._events)
+        made = self._node.create_subscription(
+            kind, topic, callback, profile, callback_group=self._group, event_callbacks=self._events
+        )
         self._made.append(made)
         self.endpoints.append(Endpoint(made.topic_name, profile))
 
@@ -101,9 +106,10 @@ class Commands:
 
     def open(self) -> None:
         """Make the publishers and wait a little for the subscribers that are there: they would miss the first commands."""
+        group = MutuallyExclusiveCallbackGroup()  # as for Inputs
         for name, (kind, topic, _) in self._kinds.items():
             self._open[name] = self._node.create_lifecycle_publisher(
-                kind, topic, qos.COMMAND, event_callbacks=self._events
+                kind, topic, qos.COMMAND, callback_group=group, event_callbacks=self._events
             )
         until = time.monotonic() + MATCH_S
         known = [(p, self._node.count_subscribers(p.topic_name)) for p in self._open.values()]

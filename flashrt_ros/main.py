@@ -17,6 +17,8 @@ from rclpy.signals import SignalHandlerOptions
 from flashrt_core.errors import FlashRTError
 
 from .node import PolicyNode
+from .redact import one_line
+from .security import fast_dds_version, floor_warning, loaded_libraries, security_on
 
 EXIT_CONFIG = 2
 BAD_PARAMETER = (InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException)
@@ -41,15 +43,24 @@ class RosLogHandler(logging.Handler):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT, SIGTERM or a fault of level exit. Returns the exit code: 0, 2 (parameters) or 70."""
+    """Run the node until SIGINT, SIGTERM or a fault of level exit. Returns the exit code: 0, 2 (cannot start) or 70."""
     ended, done = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # of the C layer: an unknown ROS argument, no enclave in the keystore
+        sys.stderr.write(f"policy_node: {one_line(str(error))}\n")
+        return EXIT_CONFIG
+    early = rclpy.logging.get_logger("policy_node")
+    if security_on():
+        warning = floor_warning(rclpy.get_rmw_implementation_identifier(), fast_dds_version(loaded_libraries()))
+        if warning is not None:
+            early.warning(warning)
     try:
         node = PolicyNode()
-    except (FlashRTError, *BAD_PARAMETER) as error:
-        rclpy.logging.get_logger("policy_node").error(str(error))
+    except (FlashRTError, RuntimeError, *BAD_PARAMETER) as error:  # RuntimeError: of the C layer, as above
+        early.error(one_line(str(error)))
         rclpy.try_shutdown()
         return EXIT_CONFIG
     log = logging.getLogger("flashrt_ros")

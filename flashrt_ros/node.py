@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -13,13 +14,14 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
-from flashrt_core.errors import FlashRTError, ObservationError
+from flashrt_core.errors import ConfigError, FlashRTError, ObservationError
 from flashrt_core.runtime.clock import SteadyClock
 from flashrt_ros.msg import PolicyStatus
 
 from . import qos, topics
 from .bond import ManagerBond
 from .control.health import FaultReport, Health
+from .control.patient_tick import PatientTick
 from .control.ticker import TickThread
 from .endpoints import Commands, Inputs
 from .graph_watch import GraphWatch
@@ -34,6 +36,8 @@ from .worker.policy_worker import PolicyWorker
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 EXIT_FAULT = 70  # a fault of level exit ended the process
 INPUTS_S = 1.0  # how long activate waits for fresh inputs
+LEASE_S = 20.0  # how long DDS remembers a process that was killed (Fast DDS: DiscoverySettings.leaseDuration)
+KILLED = f"If it was killed, DDS forgets it within {LEASE_S:g} s: activate again then"
 DISCOVERY_S = 3.0  # after the start, until the graph shows everybody: Fast DDS announces itself every 3 s
 logger = logging.getLogger(__name__)
 
@@ -81,6 +85,8 @@ class PolicyNode(ThreadedLifecycleNode):
         self._health, self._seen = Health(logger=logger), None
         try:
             config = self.params.load()
+            if config.node.lockstep and not self._simulated:
+                raise ConfigError("lockstep", expected="use_sim_time", found="real time, which does not wait")
             self._health.auto_resume = config.robot.safety.auto_resume
             self._say(f"loading {config.policy_name}")
             self._worker = config.make_worker()
@@ -108,9 +114,10 @@ class PolicyNode(ThreadedLifecycleNode):
         twin, rivals = self._graph.twin(), [f for f in self._graph.look() if f.id == "F18"]
         try:
             if twin is not None:
-                raise ObservationError("F75", expected=f"one node {twin}", found="two in the graph")
+                raise ObservationError("F75", expected=f"one node {twin}", found="two in the graph", hint=KILLED)
             if rivals:
-                raise ObservationError("F18", expected="no other publisher of commands", found=rivals[0].reason)
+                found = rivals[0].reason
+                raise ObservationError("F18", expected="no other publisher of commands", found=found, hint=KILLED)
             self._open(True)
             self._wait_for_inputs()
         except FlashRTError as error:
@@ -120,8 +127,12 @@ class PolicyNode(ThreadedLifecycleNode):
             return FAILURE
         super().on_activate(state)
         self._asked, self._auto = None, False
-        period_s = self.stack.config.node.period_s
-        self.ticker = SimTicker(self._tick, period_s, self._ros_now) if self._simulated else TickThread(self._tick, period_s)
+        stack, tick = self.stack, self._tick
+        period_s = stack.config.node.period_s
+        if stack.config.node.lockstep:
+            self._worker.reseed(stack.config.policy.seed)
+            tick = PatientTick(tick, stack.observations, stack.runner, stack.clock)
+        self.ticker = SimTicker(tick, period_s, self._ros_now) if self._simulated else TickThread(tick, period_s)
         self.ticker.start()
         self._say("running")
         return SUCCESS
@@ -135,6 +146,7 @@ class PolicyNode(ThreadedLifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._free()
+        gc.collect()  # the parts refer to each other: left alone, a hundred configurations would wait for the collector (F67)
         self._say("")
         return super().on_cleanup(state)
 
@@ -280,7 +292,7 @@ class PolicyNode(ThreadedLifecycleNode):
     # ---- status
 
     def _say(self, text: str) -> None:
-        self.phase = text[:200]
+        self.phase = text[:300]
         self._attention.trigger()
 
     def _view(self, count: bool = False) -> View:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -43,7 +45,7 @@ class Params:
         self._node, self._configured, self._changed = node, configured, changed
         self._given: dict[str, Any] = {}
         self._now: StackConfig | None = None  # in force, while configured
-        self._showing = False
+        self._showing: int | None = None  # the thread that shows values
         self._refuse_unknown(getattr(node, "_parameter_overrides", {}))
         for name, (default, text) in NAMES.items():
             self._declare(name, default, ParameterDescriptor(description=text, additional_constraints=ONCE))
@@ -65,36 +67,42 @@ class Params:
         values: dict[str, Any] = {}
         for prefix, config in (("", now.node), ("policy.", now.policy), ("safety.", now.robot.safety)):
             values |= {prefix + f.name: _to_ros(getattr(config, f.name)) for f in dataclasses.fields(config)}
-        for action in now.robot.actions:
-            for field in dataclasses.fields(action):
-                if field.name in ("v_max", "a_max"):
-                    name = f"{LIMITS}{action.name}.{field.name}"
-                    values[name] = _to_ros(getattr(action, field.name) or 0.0)
-                    if not self._node.has_parameter(name):
-                        self._declare(name, values[name], _descriptor(field, low=0.0))
-                        values[name] = self._given.get(name, values[name])
+        with self._unchecked():
+            for action in now.robot.actions:
+                for field in dataclasses.fields(action):
+                    if field.name in ("v_max", "a_max"):
+                        name = f"{LIMITS}{action.name}.{field.name}"
+                        values[name] = _to_ros(getattr(action, field.name) or 0.0)
+                        if not self._node.has_parameter(name):
+                            self._declare(name, values[name], _descriptor(field, low=0.0))
+                            values[name] = self._given.get(name, values[name])
         self._now = self._with(now.robot, self._given)  # limits given at the start are known only now
-        self._showing = True
-        try:
-            self._node.set_parameters([Parameter(name, value=value) for name, value in values.items()])
-        finally:
-            self._showing = False
+        self._show(values)
 
     def forget(self) -> None:
         """Unconfigured again: limits belong to no robot, the other parameters show what somebody set or the default."""
         self._now = None
         for name in [n for n in self._node.get_parameters_by_prefix(LIMITS.rstrip("."))]:
             self._node.undeclare_parameter(LIMITS + name)
-        self._showing = True
-        try:
-            for prefix, cls in GROUPS.items():
-                for field in dataclasses.fields(cls):
-                    value = self._given.get(prefix + field.name, _to_ros(field.default))
-                    self._node.set_parameters([Parameter(prefix + field.name, value=value)])
-        finally:
-            self._showing = False
+        fields = {prefix + f.name: f for prefix, cls in GROUPS.items() for f in dataclasses.fields(cls)}
+        self._show({name: self._given.get(name, _to_ros(field.default)) for name, field in fields.items()})
 
     # ---- inside
+
+    def _show(self, values: dict[str, Any]) -> None:
+        """Set what differs, without check and without effect: every change is an event for the whole graph."""
+        differ = {name: value for name, value in values.items() if _plain(self._value(name)) != _plain(value)}
+        with self._unchecked():
+            self._node.set_parameters([Parameter(name, value=value) for name, value in differ.items()])
+
+    @contextlib.contextmanager
+    def _unchecked(self) -> Iterator[None]:
+        """What this thread sets is shown only; what another one sets meanwhile is checked as ever."""
+        self._showing = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._showing = None
 
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
@@ -134,7 +142,7 @@ class Params:
 
     def _check(self, changes: list[Parameter]) -> SetParametersResult:
         """Validate only: F74. The old values stay when one is refused."""
-        if self._showing:
+        if self._showing == threading.get_ident():
             return SetParametersResult(successful=True)
         try:
             self._refuse_unknown(p.name for p in changes)
@@ -168,7 +176,7 @@ class Params:
 
     def _apply(self, changes: list[Parameter]) -> None:
         """After all checks: remember, and hand on while configured."""
-        if self._showing:
+        if self._showing == threading.get_ident():
             return
         self._given |= {p.name: p.value for p in changes if not p.name.startswith(ROS_OWN)}
         if self._now is None:

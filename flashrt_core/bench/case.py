@@ -10,14 +10,19 @@ from ..errors import ConfigError
 from ..models.pi05.dims import Pi05Dims
 from .random_model import size_named
 
-PRECISIONS = ("fp32", "bf16", "fp8")
+WIDE = ("fp32", "bf16")
+STAGES = ("vision", "encoder", "decoder")
+# Besides, one stage in another precision than the rest: where an error comes from, what a stage's precision costs.
+PRECISIONS = (*WIDE, "fp8", *(f"{p}_{stage}" for p in (*WIDE, "fp8") for stage in STAGES))
 # Columns that say which configuration a row is of; two rows with equal ones are the same measurement.
 KEY = ("model", "gpu", "precision", "views", "chunk", "num_steps", "prompt_len", "capacity", "cache_frames", "image_size")
 
 
 @dataclass(frozen=True)
 class Case:
-    """weights: "full" or "demo" (random ones of that size) or a checkpoint folder. None: as the weights have it.
+    """precision: of every stage, or "fp8_vision": that stage alone in FP8, or "bf16_vision": that stage alone not.
+
+    weights: "full" or "demo" (random ones of that size) or a checkpoint folder. None: as the weights have it.
 
     chunk, capacity: of random weights only, a checkpoint fixes them. image_size: (height, width) of the cameras' pictures,
     None for squares of the model's size.
@@ -41,6 +46,10 @@ class Case:
             raise ConfigError("chunk, capacity", expected="left out with a checkpoint, which fixes them", found="a value")
         if self.prompt_len is not None and not 3 <= self.prompt_len:
             raise ConfigError("prompt length", expected="3 or more tokens", found=self.prompt_len)
+
+    @property
+    def quantised(self) -> bool:
+        return self.precision not in WIDE
 
     @property
     def model(self) -> str:

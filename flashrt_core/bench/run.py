@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -84,16 +86,20 @@ def run_case(
 
 def _load(case: Case, hardware: str, effort: Effort, place: Path, say: Callable[[str], None], autotune_dir: Any) -> VLAModel:
     weights = RandomCheckpoint(place, case.dims()) if case.random else case.weights
-    wide = case.precision != "fp8"
     model = load_model(
-        weights, num_views=case.views, hardware=hardware, use_fp8=not wide, num_steps=case.num_steps, autotune=effort.autotune,
-        cache_frames=case.cache_frames, image_sizes=case.image_size, calibration_dir=place / "calibration", progress=say,
-        autotune_dir=autotune_dir,
+        weights, num_views=case.views, hardware=hardware, use_fp8=case.quantised, num_steps=case.num_steps,
+        autotune=effort.autotune, cache_frames=case.cache_frames, image_sizes=case.image_size,
+        calibration_dir=place / "calibration", autotune_dir=autotune_dir, progress=say,
     )  # fmt: skip
-    if wide and model._pipe.PIPELINE.PLAN_WIDE.name != case.precision:
-        raise ConfigError(
-            "precision", expected=f"{model._pipe.PIPELINE.PLAN_WIDE.name} or fp8 on {model.hardware}", found=case.precision
-        )
+    pipe = model._pipe
+    wide, stage = pipe.PIPELINE.PLAN_WIDE, case.precision.partition("_")[2]
+    if case.precision.partition("_")[0] not in (wide.name, "fp8"):
+        raise ConfigError("precision", expected=f"{wide.name} or fp8 on {model.hardware}", found=case.precision)
+    if stage:
+        all_but = case.precision.startswith("fp8")
+        base, other = (wide, pipe.PIPELINE.PLAN_FP8) if all_but else (pipe.PIPELINE.PLAN_FP8, wide)
+        mixed = dataclasses.replace(base, **{stage: getattr(other, stage)})
+        pipe.PIPELINE = SimpleNamespace(**{**vars(pipe.PIPELINE), "PLAN_FP8": mixed})  # nothing is loaded before calibration
     return model
 
 

@@ -188,6 +188,12 @@ class AsyncChunkRunner:
             self.config = config
             self._play.reconfigure(config)
 
+    def settle(self, timeout_s: float) -> bool:
+        """Wait, between two ticks, until no request is under way; False when the time is up. For simulations that can wait."""
+        with self._lock:
+            request = self._pending
+        return request is None or request.job.wait(timeout_s)
+
     def close(self, timeout_s: float = 1.0) -> None:
         """Give up the request under way and end the worker thread, waiting at most `timeout_s`. May be called twice."""
         with self._lock:

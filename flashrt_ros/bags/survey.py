@@ -17,7 +17,7 @@ HINTS = {
     "F77": "Bytes changed on a disk or on the way: copy the bag again and compare; what is read is still right.",
     "F78": "`ros2 bag reindex` writes metadata.yaml anew; nothing here needs it.",
     "F79": "Compare the names with `flashrt bag info`, and set them in the robot's YAML.",
-    "F80": "Messages are sorted by log time when they are read; recording on one clock avoids it.",
+    "F80": "They are sorted when they are read. A busy recorder writes in another order than it received; a clock may also jump.",
     "F81": "Damage would not be noticed: record MCAP without the preset fastwrite, or `ros2 bag convert`.",
 }
 CHECK_EVERY = 1000  # messages between two calls of on_progress

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replan-ticks", type=int, metavar="N", help="actions between requests (default: half a chunk)")
     parser.add_argument("--prompt", default="", help="the task in words, where the bag does not say it")
     parser.add_argument("--command-topic", default="", metavar="TOPIC", help="recorded commands (default: the robot file's)")
+    parser.add_argument("--gap-s", type=float, default=0.5, metavar="S", help="a pause so long ends an episode (default 0.5)")
     parser.add_argument("--node", default="policy_node", metavar="NAME", help="node that ~ stands for in topic names")
     parser.add_argument("--seed", type=int, default=0, help="of the policy's noise and of drawn latencies (default 0)")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two policies, precisions or splice strategies")
@@ -105,7 +106,7 @@ def settings_from(args: argparse.Namespace):
     node |= {k: v for k, v in (("splice", args.splice), ("replan_ticks", args.replan_ticks)) if v is not None}
     return ReplaySettings(
         robot, replace(policy, **given), load_node(**node), Latency(args.latency), args.seed, args.node, args.command_topic,
-        threads=args.threads, allow_loss=args.allow_loss,
+        gap_s=args.gap_s, threads=args.threads, allow_loss=args.allow_loss,
     )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def result_table(r: Mapping, timing: Mapping):
     reasons = ", ".join(f"{k} {v}" for part in asked.values() for k, v in part.items())
     table.add_row("requests", f"{r['requests']} in {r['ticks']} ticks, {r['episodes']} episode(s), {r['duration_s']:.1f} s")
     table.add_row("ticks that could not ask", reasons or "none")
-    table.add_row("model latency", f"{ms(timing['model_latency_ms'])}, {r['policy']['hardware']}")
+    table.add_row("model latency", f"{ms(timing['model_latency_ms'])}, {timing['hardware']}")
     table.add_row("observation to action", f"{ms(r['observation_to_action_ms'])} in the bag's time, latency {r['latency_ms']}")
     limits = r["limits"]
     outside, changed = sum(limits["rows_outside_range"].values()), sum(limits["commands_changed_by_the_guard"].values())

@@ -82,6 +82,10 @@ class NodeConfig:
     max_respawns: int = option(2, "worker restarts within a minute before stopping", low=0, high=100)
     status_hz: float = option(2.0, "rate of status messages besides changes", unit="Hz", low=0.1, high=50.0)
     max_held_s: float = option(0.0, "a hold this long stops; 0: no such rule", unit="s", low=0.0, high=3600.0)
+    lockstep: bool = option(
+        False, "simulated time only: each tick waits for the inputs of its moment and for the policy, so that a simulation "
+        "that waits for commands gets the same actions at any speed",
+    )  # fmt: skip
     hold_on_bond_loss: bool = option(False, "hold when the lifecycle manager dies (F73)")
 
     def __post_init__(self) -> None:

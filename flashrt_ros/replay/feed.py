@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from .timeline import Input, Tick, Timeline
 
 RING_BYTES = 64 << 20  # of decoded images that may wait for the policy
 MAX_SLOTS = 256
+PIPE_BYTES = 1 << 20  # of everything else
 BATCH = 16  # ticks that cross to the other process at once
 
 
@@ -94,6 +97,8 @@ class ProcessFeed:
         self._ring = np.frombuffer(ring, np.uint8).reshape(self._slots, self._side, self._side, 3)
         self._free = context.Semaphore(self._slots)
         self._connection, other = context.Pipe(duplex=False)
+        with contextlib.suppress(OSError):  # a limit of this user: then it is less far ahead
+            fcntl.fcntl(other.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._process = context.Process(
             target=_read, args=(plan, other, ring, self._free, self._slots, os.getpid()), daemon=True, name="flashrt-feed"
         )

@@ -84,7 +84,7 @@ def timing(total: BagOutcome, outcomes: Sequence[BagOutcome], settings: ReplaySe
     """Everything of timing.json: what differs from run to run."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(), "threads": settings.threads, "wall_s": round(wall_s, 3),
+        "machine": machine(), "hardware": outcomes[0].hardware, "threads": settings.threads, "wall_s": round(wall_s, 3),
         "model_latency_ms": percentiles(total.model_ms), "model_calls": len(total.model_ms),
         "ticks_per_s": round(total.ticks / wall_s, 1) if wall_s else None,
         "bags": {o.bag: {"wall_s": round(o.wall_s, 3), "model_latency_ms": percentiles(o.model_ms)} for o in outcomes},

@@ -18,13 +18,6 @@ QUIET.propagate = False
 WAITING = "waiting"  # nothing is wrong, but not every view has a new frame since the last request
 
 
-class FinishedObservation(Observation):
-    """An observation of read-only arrays: a copy of it is itself, which saves the runner's copy of the images."""
-
-    def __deepcopy__(self, memo: object) -> FinishedObservation:
-        return self
-
-
 class ReplayedInputs(ObservationBuilder):
     """The slots and rules of the node, their clock is the bag's log time.
 
@@ -61,5 +54,4 @@ class ReplayedInputs(ObservationBuilder):
         found = super().snapshot(now_ns)
         if isinstance(found, list):
             self.skipped.update({r.id for r in found} or {WAITING})
-            return found
-        return FinishedObservation(found.images, found.state, found.prompt, found.received_ns, found.stamps, found.seq)
+        return found

@@ -46,7 +46,7 @@ class BagOutcome:
     none anyway. units: (episode, second) -> sums and counts of normalised errors, for paired comparisons. outside: commands
     of the policy beyond the robot's range, per dimension; clamped: commands that the guard changed, per dimension. skipped,
     faults, refused: by fault id. action_delay_ms: oldest input to the tick at which its chunk took over, in the replay's
-    time. model_ms: wall time of each policy call.
+    time. model_ms: wall time of each policy call. hardware: what it ran on.
     """
 
     bag: str
@@ -55,6 +55,7 @@ class BagOutcome:
     references: dict[str, Trace]
     outside: np.ndarray
     scale_source: str = ""
+    hardware: str = ""
     clamped: Counter[str] = field(default_factory=Counter)
     ticks: int = 0
     compared_ticks: int = 0

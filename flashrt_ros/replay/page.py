@@ -20,7 +20,8 @@ STYLE = FRAME_STYLE + (
     ".key b{font-weight:600} .key .k0{color:var(--s0)} .key .k1{color:var(--s1)}"
     ".curves{display:grid;gap:10px;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}"
     ".curves h3{font-size:13px;margin:0;font-weight:600} .warn{border-color:var(--bad)}"
-    "td.best{font-weight:650} th.n{text-align:right}"
+    ".card b.big{font-size:25px;white-space:nowrap} th.n{text-align:right}"
+    ".cards{grid-template-columns:repeat(auto-fit,minmax(165px,1fr))}"
 )
 # Key of the boundary figures -> (name, words, goal).
 BOUNDARY_ROWS = (
@@ -68,7 +69,7 @@ def _pair(left: str, right: str) -> str:
 def _head(r: Mapping, timing: Mapping, title: str) -> str:
     p = r["policy"]
     facts = [
-        f"{p['model']}, {p['checkpoint']} checkpoint", f"precision {p['precision']}",
+        f"{p['model']}, {p['checkpoint']} checkpoint", f"precision {p['precision']} on {timing['hardware']}",
         f"robot {r['robot']} at {r['control_hz']:g} Hz",
         f"splice {r['splice']}", f"latency {_latency_words(r['latency_ms'])}", f"seed {p['seed']}", f"version {r['version']}",
     ]  # fmt: skip

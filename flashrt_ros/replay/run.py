@@ -123,7 +123,7 @@ class Player:
         finally:
             if bag is not None:
                 bag.__exit__(None, None, None)
-        outcome.scale_source = self.scale_source
+        outcome.scale_source, outcome.hardware = self.scale_source, info.hardware
         outcome.wall_s = time.monotonic() - began
         return outcome
 

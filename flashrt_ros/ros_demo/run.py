@@ -41,14 +41,16 @@ FOLDERS = ("bag", "shots", "log")
 
 @dataclass(frozen=True)
 class RosDemo:
-    """What is run. rate: times real time (other than 1: simulated time). camera_hz: of both cameras. splice,
-    replan_ticks: of the node. checkpoint: None = the bundled one."""
+    """What is run. rate: times real time (other than 1: simulated time). lockstep: simulated time that waits for every
+    message and for the policy: the same actions at any rate. camera_hz: of both cameras. splice, replan_ticks: of the
+    node. checkpoint: None = the bundled one."""
 
     episodes: int = 20
     seed: int = 500_000
     splice: str = NodeConfig.splice
     replan_ticks: int = 5
     rate: float = 1.0
+    lockstep: bool = False
     camera_hz: float = 20.0
     checkpoint: str | None = None
     robot: str = "tabletop"
@@ -63,6 +65,10 @@ class RosDemo:
             raise ConfigError("rate", expected="0.01..1000", found=self.rate)
         if not 1 <= self.domain <= 101:  # above, the ports are those that Linux hands out
             raise ConfigError("domain", expected="1..101", found=self.domain)
+
+    @property
+    def simulated(self) -> bool:
+        return self.lockstep or self.rate != 1.0
 
     @property
     def loop(self) -> LoopSettings:
@@ -88,7 +94,8 @@ class Processes:
         ])  # fmt: skip
         settings = {
             "robot": w.robot, "splice": w.splice, "replan_ticks": w.replan_ticks, "policy.hardware": "host",
-            "policy.precision": "full", "use_sim_time": str(w.rate != 1.0).lower(),
+            "policy.precision": "full", "use_sim_time": str(w.simulated).lower(),
+            "lockstep": str(w.lockstep).lower(),
         }  # fmt: skip
         if w.checkpoint:
             settings["policy.checkpoint"] = w.checkpoint
@@ -98,6 +105,7 @@ class Processes:
         self._start("simulation", "flashrt_ros.sim.bridge", [
             "--episodes", str(w.episodes), "--seed", str(w.seed), "--robot", w.robot, "--node", NODE, "--rate", str(w.rate),
             "--camera-hz", str(w.camera_hz), "--events", str(out / "log" / "simulation.jsonl"), "--shots", str(out / "shots"),
+            *(["--lockstep"] if w.lockstep else []),
         ])  # fmt: skip
 
     def _start(self, name: str, module: str, words: list[str]) -> None:
@@ -171,7 +179,7 @@ def run_ros_demo(
 def _finish(what: RosDemo, out: Path, rows: list[dict], sim: dict, wall_s: float, command: str) -> DemoOutput:
     robot = load_robot(what.robot)
     recording = read_recording(out / "bag", robot, NODE)
-    runs = [join(row, recording, 1.0 / CONTROL_HZ, what.rate != 1.0) for row in rows]
+    runs = [join(row, recording, 1.0 / CONTROL_HZ, what.simulated) for row in rows]
     _add_pictures(runs, rows, out, full_name(robot.cameras[0].topic, NODE))
     recorder = next((e for e in EventFollower(out / "log" / "recorder.jsonl").news() if e["event"] == "recorded"), {})
     rollout = Rollout(checkpoint=what.checkpoint, loop=what.loop, shots=True)

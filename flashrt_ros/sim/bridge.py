@@ -39,7 +39,8 @@ from .operator import NodeOperator
 from .pacer import Pacer
 
 PROMPT_AGAIN_STEPS = 10
-PATIENCE_S = 0.5  # wall time that simulated time waits for a command; then the step is held
+FIRST_S, LOOK_S = 3.0, 0.01  # wall time that simulated time stands still for an episode's first command; steps in it
+PATIENCE_S, LOCKSTEP_S = 0.5, 20.0  # wall time that simulated time waits for a command; then the step is held
 RESULTS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 OUT, STREAM = QoSProfile(depth=10), QoSProfile(depth=3)
 COMMANDS_IN = QoSProfile(depth=100)  # deeper than the node's: a stopped executor thread must not cost a command
@@ -50,15 +51,17 @@ class SimBridge(Node):
 
     def __init__(
         self, robot: RobotConfig, env, policy_node: str, ledger: CommandLedger, *, camera_hz: float, rate: float,
-        name: str = "tabletop_sim",
+        name: str = "tabletop_sim", lockstep: bool = False,
     ):  # fmt: skip
+        """lockstep: simulated time also at rate 1."""
         super().__init__(name)
         self._env, self._ledger, self._robot = env, ledger, robot
         every = env.control_hz / camera_hz
         if not (camera_hz > 0 and every >= 1 and abs(every - round(every)) < 1e-6):
             raise ConfigError("camera_hz", expected=f"{env.control_hz} divided by a whole number", found=camera_hz)
         self._every, self._period_ns = round(every), round(1e9 / env.control_hz)
-        self.sim_time, self._now_ns = rate != 1.0, time.time_ns()
+        self.sim_time, self._now_ns = rate != 1.0 or lockstep, time.time_ns()
+        self.patience_s = LOCKSTEP_S if lockstep else PATIENCE_S
         self._images = {c.view: self.create_publisher(Image, c.topic, STREAM) for c in robot.cameras}
         self._state = self.create_publisher(JointState, robot.topics.state, OUT)
         self._clock = self.create_publisher(Clock, "/clock", OUT)
@@ -93,8 +96,8 @@ class SimBridge(Node):
         both, and the state never runs ahead of the pictures."""
         self._now_ns = self._now_ns + self._period_ns if self.sim_time else time.time_ns()
         stamp = to_time(self._now_ns)
-        # A step that is late leaves the pictures to the next one: pacing goes first.
-        if self._steps % self._every == 0 and not behind:
+        # A step that is late leaves the pictures to the next one: pacing goes first. Simulated time waits for them.
+        if self._steps % self._every == 0 and (self.sim_time or not behind):
             self._publish_images(episode, stamp)
         state = JointState(name=list(self._robot.state_names), position=doubles(self._env.state()))
         state.header.stamp = stamp
@@ -163,12 +166,25 @@ class Episodes:
     def _wait(self) -> None:
         """Until the next deadline. The first command of an episode moves the grid: its step is half a period after it
         came, so that a command may be early or late by that much and still have a step of its own."""
-        if self.lockstep.waiting_for_command and self.lockstep.ledger.wait(self.pacer.left_s()):
+        if self.lockstep.waiting_for_command and self._first_command():
             since = time.time_ns() - (self.lockstep.ledger.first_received_ns or time.time_ns())
             self.pacer.start_at(time.monotonic_ns() - since + self.pacer.period_ns // 2)
         time.sleep(self.pacer.left_s())
         if self.bridge.sim_time and self.lockstep.stage is Stage.RUN:
-            self.lockstep.ledger.wait(PATIENCE_S)  # time is ours: it goes on when the node has had its tick
+            self.lockstep.ledger.wait(self.bridge.patience_s)  # time is ours: it goes on when the node has had its tick
+
+    def _first_command(self) -> bool:
+        """Whether it came before this step is due. Simulated time stands still for it: the node's first tick needs no new
+        time, and one that ran on would leave the node ahead of the simulation by as many commands for the whole episode."""
+        ledger = self.lockstep.ledger
+        if not self.bridge.sim_time:
+            return ledger.wait(self.pacer.left_s())
+        end = time.monotonic() + FIRST_S
+        while time.monotonic() < end:
+            self.operator.poll()
+            if ledger.wait(LOOK_S):
+                return True
+        return False
 
     def _tell(self) -> None:
         """Progress of the node, when it changed."""
@@ -205,6 +221,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rate", type=float, default=1.0, help="times real time; other than 1: the node needs use_sim_time"
     )
+    parser.add_argument(
+        "--lockstep", action="store_true", help="simulated time at any rate; the node needs use_sim_time and lockstep"
+    )
     parser.add_argument("--camera-hz", type=float, default=20.0, help="20, 10, 5, ... (default 20)")
     parser.add_argument("--renderer", default="ray", help="ray (default) or gl")
     parser.add_argument("--events", type=Path, help="write episodes and progress as JSON lines")
@@ -236,7 +255,9 @@ def _run(args: argparse.Namespace, ended: threading.Event) -> int:
 
     env = TabletopEnv(renderer=args.renderer)
     ledger, events = CommandLedger(), EventWriter(args.events) if args.events else None
-    bridge = SimBridge(load_robot(args.robot), env, args.node, ledger, camera_hz=args.camera_hz, rate=args.rate)
+    bridge = SimBridge(
+        load_robot(args.robot), env, args.node, ledger, camera_hz=args.camera_hz, rate=args.rate, lockstep=args.lockstep
+    )
     operator = NodeOperator(bridge, args.node)
 
     def shot(episode: SimEpisode, when: str) -> None:

@@ -47,6 +47,14 @@ def test_a_precision_that_the_hardware_does_not_have_is_refused() -> None:
         Case("folder", "fp32", chunk=5, random=False)
 
 
+def test_one_stage_in_another_precision() -> None:
+    cosines = {}
+    for precision in ("fp8", "fp8_decoder", "fp32_decoder"):
+        row = run_case(Case("tiny", precision, num_steps=1), "host", Effort(replays=1, warmup=1)).row
+        cosines[precision] = row["cosine_fp32"]
+    assert len(set(cosines.values())) == 3 and max(cosines.values()) < 1, cosines
+
+
 def test_sweep_changes_one_thing_at_a_time_and_keys_differ() -> None:
     base = Case("full", "fp8")
     cases = sweep(base)

@@ -35,7 +35,7 @@ SMALLER = {
     "make ros-demo": "make -n ros-demo | grep flashrt_ros.ros_demo",
     "make libero": "make -n -W requirements/libero.txt libero | grep requirements/libero.txt",
     **{line: NO_SIMULATOR.format(line) for line in LIBERO},
-    "python bench/libero_lift.py --episodes 12 --workers 2": "python bench/libero_lift.py --help | grep -e --workers",
+    "python bench/libero_lift.py --episodes 20 --workers 2": "python bench/libero_lift.py --help | grep -e --workers",
     "flashrt demo": "flashrt demo --episodes 1",
     "flashrt demo --episodes 3 --latency-ms 100 --splice quintic": (
         "flashrt demo --episodes 1 --latency-ms 100 --splice quintic"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -60,13 +61,15 @@ def until(condition, timeout_s: float = 10.0, what: str = "") -> float:
 class NodeProcess:
     """The policy node as a user starts it."""
 
-    def __init__(self, *args: str, robot: Path | str = BENCH, name: str = "policy_node", **parameters):
+    def __init__(self, *args: str, robot: Path | str = BENCH, name: str = "policy_node", env: dict | None = None, **parameters):
+        """env: more environment variables."""
         values = {"robot": str(robot), "prompt": "go", "script": script(), **parameters}
         words = [w for k, v in values.items() for w in ("-p", f"{k.replace('__', '.')}:={_yaml(v)}")]
         command = [*executable(), "--ros-args", "-r", f"__node:={name}", *words, *args]
         self.log: list[str] = []
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", start_new_session=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
         self._reader = threading.Thread(target=lambda: self.log.extend(iter(self.process.stdout.readline, "")), daemon=True)
         self._reader.start()

@@ -121,3 +121,17 @@ def test_killed_node_is_an_error_and_ends_the_others(tmp_path):
     with pytest.raises(DeviceError, match=r"node process.*exit code -9"):
         run_ros_demo(RosDemo(episodes=2), tmp_path, on_phase=kill_node)
     assert not children_of(os.getpid())
+
+
+@pytest.mark.timeout(400)
+def test_F29_ten_times_faster_makes_the_same_actions(tmp_path):
+    """Simulated time that waits: the real policy over DDS at 1x and at 10x, every action bitwise the same."""
+    runs = {}
+    for rate in (1.0, 10.0):
+        run_ros_demo(RosDemo(episodes=1, seed=500_003, rate=rate, lockstep=True), tmp_path / str(rate))
+        lines = (tmp_path / str(rate) / "log/simulation.jsonl").read_text().splitlines()
+        runs[rate] = next(row for row in map(json.loads, lines) if row["event"] == "episode")
+    slow, fast = runs[1.0], runs[10.0]
+    assert slow["steps"] > 20 and slow["missing"] == fast["missing"] == 0
+    assert fast["commands"] == slow["commands"] and fast["success"] == slow["success"]
+    assert slow["ended_ns"] - slow["started_ns"] > 0.9e9 * slow["steps"] / 20  # it was real time

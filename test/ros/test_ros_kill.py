@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from rig_ros import FakeArm, Inside, NodeProcess, script, until
 
+from flashrt_ros.node import LEASE_S
+
 STATES = (
     "unconfigured", "configuring", "inactive", "activating", "active", "deactivating", "cleaningup", "shuttingdown",
     "finalized",
@@ -159,3 +161,18 @@ def test_F64_killed_node_leaves_nothing(probe, arm, state):
             heard = probe.statuses(f"/{name}")
             until(lambda: heard and heard[-1][1].lifecycle in ("inactive", "activating", "active"), 10)
             assert len(again.children()) == 1
+
+
+def test_a_standby_node_says_why_it_must_wait_after_a_kill_and_then_takes_over(probe, arm):
+    """A node that was there before keeps the dead one's publishers in its graph until DDS's lease ends."""
+    with NodeProcess(name="first") as first, NodeProcess(name="standby") as standby:
+        probe.to("configure", "activate", name="/first")
+        probe.to("configure", name="/standby")
+        assert not probe.change("activate", "/standby")
+        assert "F18" in standby.text and "/first publishes too" in standby.text
+        first.kill(signal.SIGKILL)
+        first.wait()
+        until(lambda: arm.resting(), 5)
+        assert not probe.change("activate", "/standby")
+        assert "If it was killed, DDS forgets it within 20 s: activate again then" in standby.text
+        until(lambda: probe.change("activate", "/standby"), LEASE_S + 10)

@@ -302,3 +302,19 @@ def test_same_run_is_bitwise_equal():
 def test_ticks_before_the_first_chunk_leave_the_plan_where_it_is_too():
     rig = Rig(latency_s=0.15, held_ticks_advance=False)
     assert rig.run(5, block_if_empty=False) == [None, None, None, 0.0, 1.0]
+
+
+def test_settle_waits_for_the_request_under_way():
+    go = threading.Event()
+
+    def policy(obs):
+        go.wait(5)
+        return np.zeros((4, 1))
+
+    with AsyncChunkRunner(CallablePolicyAdapter(policy), RTCConfig(target_hz=50)) as runner:
+        runner.reset(anchor=np.zeros(1))
+        assert runner.settle(0.0)  # nothing is under way
+        runner.next_action({}, block_if_empty=False)
+        assert not runner.settle(0.01)
+        go.set()
+        assert runner.settle(5.0)

@@ -88,15 +88,29 @@ class FakeSuite:
 
 
 class Forward:
-    """A policy that drives along x; its chunks say at which call they were made."""
+    """A policy that drives along x. broken: trials in which its second call raises."""
 
     px = None
+
+    def __init__(self, broken: tuple[int, ...] = ()):
+        self.broken, self.closed = broken, False
+
+    def check(self) -> None:
+        assert not self.closed
+
+    def close(self) -> None:
+        self.closed = True
 
     def demonstration(self, trial: int) -> None:
         return None
 
     def predictor(self, env, trial: int):
+        calls = []
+
         def predict(images, prompt=None, state=None, *, seed=None) -> np.ndarray:
+            calls.append(seed)
+            if trial in self.broken and len(calls) == 2:
+                raise LookupError("no answer")
             return np.repeat(np.array([[0.5, 0, 0, 0, 0, 0, -1.0]], np.float32), 10, axis=0)
 
         return predict

@@ -141,6 +141,8 @@ def serve(wire: Wire, args: argparse.Namespace) -> int:
         try:
             with np.errstate(all="ignore"):
                 reply, out = getattr(answers, str(message["do"]))(message, arrays)
+        except ConfigError as error:  # not this episode's alone
+            reply, out = {"error": encode_error(error)}, {}
         except Exception as error:  # the episode's boundary; the other side decides what becomes of this process
             traceback.print_exc()
             reply, out = {"error": encode_error(error), "text": f"{type(error).__name__}: {error}"[:500]}, {}

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
-from flashrt_core.errors import ConfigError, nearest
+from flashrt_core.errors import ConfigError, DeviceError, nearest
 
-from ...worker.interface import InProcessWorker, WorkerSpec
+from ...worker.interface import SubprocessWorker, Supervision, WorkerSpec, WorkerState
 from .env_client import SimulatorEnv
 from .observation import STATE_NAMES
 from .plan import EvaluationPlan
+from .protocol import CONTROL_HZ
 from .scripted import HORIZON, LiftPolicy
 
 Predict = Callable[..., np.ndarray]  # arguments of VLAModel.predict
 POLICIES = ("checkpoint", "scripted", "demo-replay")
 ACTION_DIM, POLICY_PX = 7, 224
+CALL_S = 60.0  # a policy call that takes longer is a hang: its process is killed and started again
 
 
 class Policy(Protocol):
@@ -34,15 +37,32 @@ class Policy(Protocol):
         """For one episode; called by several episodes at once."""
         ...
 
+    def check(self) -> None:
+        """Raises DeviceError when the policy will never answer again."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class _Plain:
+    """A policy that is a function: it cannot die, and holds nothing."""
+
+    def check(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
 
 class CheckpointPolicy:
-    """A VLA model, shared by all episodes: one call at a time."""
+    """A VLA model in a process of its own, as on a robot, shared by all episodes: one call at a time."""
 
     def __init__(self, spec: WorkerSpec, progress: Callable[[str], None] = lambda text: None):
-        self._worker = InProcessWorker(spec)
+        self._worker = SubprocessWorker(spec, Supervision(1 / CONTROL_HZ, watchdog_floor_s=CALL_S))
         info = self._worker.start(progress)
         for name, have, want in (("state", info.state_dim, len(STATE_NAMES)), ("action", info.action_dim, ACTION_DIM)):
             if have != want:
+                self.close()
                 raise ConfigError(f"checkpoint: {name}", expected=f"{want} dimensions, as LIBERO's", found=have)
         self.px, self._views = info.image_size, len(info.views)
         self._lock = threading.Lock()
@@ -57,10 +77,20 @@ class CheckpointPolicy:
         # openpi policies/libero_policy.py: there is no right wrist camera; its picture is black.
         images = [*images, *[np.zeros_like(images[0])] * (self._views - len(images))][: self._views]
         with self._lock:
+            while self._worker.status().state is WorkerState.RESTARTING:  # after a death in an earlier episode
+                time.sleep(0.1)
             return self._worker.infer_actions({"images": images, "state": state, "prompt": prompt, "seed": seed})
 
+    def check(self) -> None:
+        status = self._worker.status()
+        if status.state is WorkerState.FAILED:
+            raise DeviceError("policy", expected="a process that lives", found=f"{status.deaths} deaths", hint=status.reason)
 
-class ScriptedLift:
+    def close(self) -> None:
+        self._worker.close()
+
+
+class ScriptedLift(_Plain):
     """`scripted.LiftPolicy`, which knows robosuite_lift only."""
 
     px = POLICY_PX
@@ -76,7 +106,7 @@ class ScriptedLift:
         return LiftPolicy().predict
 
 
-class DemoReplay:
+class DemoReplay(_Plain):
     """Answers with the actions that a person gave at the same step; the last one is repeated at the end."""
 
     px = POLICY_PX

@@ -18,14 +18,15 @@ class RaySlot:
 
     def __init__(self, plan: EvaluationPlan, number: int):
         self._logs = tempfile.TemporaryDirectory(prefix="flashrt-libero-")
-        policy = make_policy(plan.policy, plan.simulator.suite, worker_spec(plan))
-        self._slot = Slot(plan, policy, Path(self._logs.name), number)
+        self._policy = make_policy(plan.policy, plan.simulator.suite, worker_spec(plan))
+        self._slot = Slot(plan, self._policy, Path(self._logs.name), number)
 
     def run(self, job: Job) -> Outcome:
         return self._slot.run(job)
 
     def close(self) -> None:
         self._slot.close()
+        self._policy.close()
 
 
 def run_on_ray(plan: EvaluationPlan, address: str, progress: Callable[[str], None]) -> Outcomes:

@@ -25,15 +25,16 @@ def page(out: Path, result: Result, command: str = "") -> str:
     """The page's HTML: no script, no link to anything outside the file but films that are too large for it."""
     cells = result["conditions"]
     parts = [_head(result), _cards(result)]
-    parts.append('<div class="grid">')
     if len(cells) > 1:
-        parts.append(card("Success and seconds per task, by splice strategy and added latency", _grid(cells)))
-    parts.append(card("Success by task" + (f" ({_condition(cells[0])})" if len(cells) > 1 else ""), _by_task(cells[0])))
-    parts.append("</div>")
+        title = "Success and mean seconds of a success, by splice strategy and added latency"
+        parts.append(f'<div class="grid wide">{card(title, _grid(cells))}</div>')
+    of = f" ({_condition(cells[0])})" if len(cells) > 1 else ""
+    tasks = card("Success by task" + of, _bars(cells[0])) + card("Tasks" + of, _tasks(cells[0]))
+    parts.append(f'<div class="grid">{tasks}</div>')
     parts.append(f'<div class="grid wide">{card("Chunk boundaries", _boundaries(cells))}</div>')
     films = _films(out)
     if films:
-        parts.append(f'<div class="grid wide">{card("Failures, as the policy saw them", films)}</div>')
+        parts.append(f'<div class="grid wide">{card("Failures: the agent view each time the policy was asked", films)}</div>')
     note = "A second run with the same --out goes on where this one stopped."
     again = f'<pre>{escape(command)}</pre><p class="small soft">{note}</p>'
     parts.append(f'<div class="grid wide">{card("Run it again", again)}</div>')
@@ -108,16 +109,18 @@ def _grid(cells: Sequence[Cell]) -> str:
     return f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def _by_task(cell: Cell) -> str:
+def _bars(cell: Cell) -> str:
     rows = [(f"{t['task']} {t['name'].replace('_', ' ')}", t["successes"], t["episodes"]) for t in cell["tasks"]]
+    return bars(rows, "success by task")
+
+
+def _tasks(cell: Cell) -> str:
     lines = "".join(
         f"<tr><td>{t['task']}</td><td>{escape(t['name'].replace('_', ' '))}</td><td class=\"n\">{escape(rate(t))}</td>"
         f'<td class="n soft">{interval(t)}</td></tr>' for t in cell["tasks"]
     )  # fmt: skip
-    return (
-        bars(rows, "success by task")
-        + f'<div class="scroll"><table><tr><th></th><th>task</th><th>success</th><th>95 %</th></tr>{lines}</table></div>'
-    )
+    head = '<tr><th></th><th>task</th><th class="n">success</th><th class="n">95 %</th></tr>'
+    return f'<div class="scroll"><table>{head}{lines}</table></div>'
 
 
 COLUMNS = (

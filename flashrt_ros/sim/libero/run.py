@@ -69,6 +69,7 @@ def run_here(plan: EvaluationPlan, policy: Policy) -> Outcomes:
             ended.set()
             for thread in threads:
                 thread.join(5.0)
+            policy.close()
 
     return outcomes
 

@@ -41,7 +41,9 @@ class Slot:
 
     def run(self, job: Job) -> Outcome:
         """One episode. Whatever goes wrong in the simulator ends up in `episode.error`, and the next episode gets a new
-        simulator. Raises ConfigError for what no episode can get past, DeviceError when no simulator starts any more."""
+        simulator; a policy that raised makes its episode an error, too. Raises ConfigError for what no episode can get past,
+        DeviceError when simulator or policy do not start any more."""
+        self._policy.check()
         start = time.monotonic()
         try:
             process = self._env.open()
@@ -64,6 +66,8 @@ class Slot:
             episode = self._broken(job, error)
         if episode.error is not None:
             self.close()
+        elif episode.policy_errors:  # held while the policy was gone: says nothing about the policy
+            episode.error = f"{episode.policy_errors} policy calls failed"
         return Outcome(
             job, episode, name, time.monotonic() - start, self._env.reset_s, sum(self._env.step_ms) / 1e3,
             sum(self._env.render_ms) / 1e3, sum(episode.model_ms) / 1e3, versions,

@@ -13,17 +13,19 @@ from support.fake_simulator import Forward, simulator_spec
 from flashrt_core.errors import CheckpointNotFound, ConfigError, DeviceError
 from flashrt_ros.sim.libero.init_states import init_state_file, read_init_states
 from flashrt_ros.sim.libero.plan import EvaluationPlan
+from flashrt_ros.sim.libero.policies import CheckpointPolicy
 from flashrt_ros.sim.libero.results import summarise
 from flashrt_ros.sim.libero.run import open_results, run_here, run_jobs
+from flashrt_ros.worker.interface import Script, WorkerSpec
 from tools import convert_init_states as converter
 
 # ---- F83
 
 
-def run(tmp_path, behaviour, episodes, **fields):
+def run(tmp_path, behaviour, episodes, policy=None, **fields):
     plan = EvaluationPlan(simulator_spec(tmp_path, behaviour, **fields), "scripted", (0,), episodes, 7)
     file = open_results(plan, tmp_path / "out")
-    run_jobs(file, file.missing(), run_here(plan, Forward()))
+    run_jobs(file, file.missing(), run_here(plan, policy or Forward()))
     return file, [file.rows[job.key] for job in plan.jobs()]
 
 
@@ -60,6 +62,22 @@ def test_F83_what_no_episode_can_get_past_is_said_once(tmp_path):
     with pytest.raises(ConfigError, match="make libero"):
         run(tmp_path, {"start": "config"}, 5)
     assert not (tmp_path / "out/result.jsonl").exists()  # another --suite or --checkpoint may use the folder
+
+
+def test_F83_an_episode_whose_policy_raised_says_nothing_about_it(tmp_path):
+    policy = Forward(broken=(1,))
+    file, rows = run(tmp_path, {"needs": 12}, 3, policy)
+    assert [r["error"] for r in rows] == [None, "1 policy calls failed", None] and policy.closed
+    cell = summarise(file, 1.0)["conditions"][0]
+    assert (cell["episodes"], cell["errors"]) == (2, 1)
+
+
+def test_F83_a_policy_process_that_dies_costs_one_episode(tmp_path):
+    """The worker is the one that a robot has: killed in its fourth call, it is started again."""
+    policy = CheckpointPolicy(WorkerSpec(script=Script(faults={4: "die"}, constant=0.5)))
+    _, rows = run(tmp_path, {"needs": 12}, 3, policy)
+    assert [bool(r["error"]) for r in rows] == [False, True, False], [r["error"] for r in rows]
+    assert "policy calls failed" in rows[1]["error"]
 
 
 # ---- F84
