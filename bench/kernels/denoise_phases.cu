@@ -1,5 +1,6 @@
 // Where the time of the denoise loop goes: the kernel over random weights at full size, with the clock read at phase ends.
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/denoise_phases.cu -o denoise_phases && ./denoise_phases [time|phases|check]
+//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/denoise_phases.cu -o denoise_phases
+//   ./denoise_phases [time|phases|check]
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -26,7 +27,11 @@ namespace dn = frt::denoise;
   } while (0)
 
 constexpr int POINTS = 40;  // of one layer
-const char* const NAMES[] = {"layer", "attend: queries received", "attend: keys there", "attend: scores", "attend: weights", "join: parts received", "norm: received", "norm: squares", "norm: done", "multiply: own share", "multiply: all shares", "action_in: published", "qkv: published", "close: received", "close: published", "gate/up: published", "action_out: published", "attend: published", "join: published"};
+const char* const NAMES[] = {  // of dn::Point
+    "layer", "attend: queries received", "attend: keys there", "attend: scores", "attend: weights",
+    "join: parts received", "norm: received", "norm: squares", "norm: done", "multiply: own share", "multiply: all shares",
+    "action_in: published", "qkv: published", "close: received", "close: published", "gate/up: published",
+    "action_out: published", "attend: published", "join: published"};
 
 // Cycles of thread 0 between the points of a layer, added over layers.
 struct ClockProbe {
@@ -112,7 +117,8 @@ void run(int M, int L, int steps, int prefix, int runs, bool detail) {
   for (int i = 0; i < runs; ++i) {
     CUDA(cudaMemcpyAsync(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice, stream));
     CUDA(cudaEventRecord(begin, stream));
-    if (dn::denoise_loop<T>(a, dn::NoProbe{}, stream)) printf("launch: %s %s\n", last_error().value, last_error().rule), exit(1);
+    if (dn::denoise_loop<T>(a, dn::NoProbe{}, stream))
+      printf("launch: %s %s\n", last_error().value, last_error().rule), exit(1);
     CUDA(cudaEventRecord(end, stream));
     CUDA(cudaStreamSynchronize(stream));
     float t;
@@ -124,13 +130,14 @@ void run(int M, int L, int steps, int prefix, int runs, bool detail) {
   }
   std::sort(ms.begin(), ms.end());
   const int keys = dn::keys_for(rows);
-  printf("%s M=%d L=%d steps=%d prefix=%d: P50 %.3f ms, min %.3f, %d of %d runs differ from the first, actions %g %g, ring %d slots\n",
-         fp8 ? "fp8" : "bf16", M, L, steps, prefix, ms[ms.size() / 2], ms[0], differ, runs, first[0], first[1], dn::slots_for(keys));
+  printf("%s M=%d L=%d steps=%d prefix=%d: P50 %.3f ms, min %.3f, %d of %d runs differ from the first, actions %g %g, "
+         "ring %d slots\n", fp8 ? "fp8" : "bf16", M, L, steps, prefix, ms[ms.size() / 2], ms[0], differ, runs, first[0], first[1], dn::slots_for(keys));
   if (!detail) return;
   CUDA(cudaMemset(clocks, 0, dn::BLOCKS * POINTS * 24));
   CUDA(cudaMemcpy(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice));
   CUDA(cudaEventRecord(begin, stream));
-  if (dn::denoise_loop<T>(a, ClockProbe{clocks, 0, -1}, stream)) printf("launch: %s %s\n", last_error().value, last_error().rule), exit(1);
+  if (dn::denoise_loop<T>(a, ClockProbe{clocks, 0, -1}, stream))
+    printf("launch: %s %s\n", last_error().value, last_error().rule), exit(1);
   CUDA(cudaEventRecord(end, stream));
   CUDA(cudaStreamSynchronize(stream));
   float probed;
