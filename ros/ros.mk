@@ -63,7 +63,7 @@ $(ROS_VENV)/.stamp-build: $(ROS_VENV)/.stamp-env $(ROS_SOURCES)
 # How many episodes `make ros-demo` runs, and where it writes.
 EPISODES ?= 20
 OUT ?= ros-demo-out
-# More words for the demo, for example ROS_DEMO_ARGS="--splice none".
+# More words for the demo, for example ROS_DEMO_ARGS="--splice quintic".
 ROS_DEMO_ARGS ?=
 .PHONY: ros-demo
 

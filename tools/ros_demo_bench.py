@@ -1,6 +1,6 @@
 """Puts a run over DDS and the in-process run of the same seeds into bench/results/ros_demo.json and docs/ros_demo.md.
 
-    make ros-demo OUT=ros-demo-out && flashrt demo --realtime --splice quintic --out demo-out
+    make ros-demo OUT=ros-demo-out && flashrt demo --realtime --out demo-out
     python tools/ros_demo_bench.py ros-demo-out/result.json demo-out/result.json --load 1.2
 """
 

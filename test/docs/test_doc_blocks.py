@@ -48,7 +48,7 @@ SMALLER = {
     "flashrt libero --suite libero_spatial --checkpoint pi05_libero --workers 4 --out spatial-out": (
         "(flashrt libero --suite libero_spatial --checkpoint pi05_libero --out spatial-out 2>&1 || true) | grep 'model.safetensors'"
     ),
-    "flashrt libero --suite robosuite_lift --via ros --rate 0.25 --camera-hz 5 --episodes 2 --out ros-out": (
+    "flashrt libero --suite robosuite_lift --via ros --rate 0.25 --camera-hz 5 --episodes 5": (
         "(flashrt libero --via ros --rate 0.25 --camera-hz 5 --episodes 2 2>&1 || true) | grep 'make ros-build'"
     ),
     'make train TRAIN_ARGS="--device cuda --compile --workers 15 --minutes 8"': (

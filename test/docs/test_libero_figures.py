@@ -31,3 +31,11 @@ def test_every_strategy_was_run_at_every_latency():
     }
     assert all(c["episodes"] >= 12 and c["errors"] == 0 and c["boundary"]["cb6_index_law"] == 1.0 for c in cells)
     assert min(c["success_rate"] for c in cells) > 0.9
+
+
+def test_run_over_dds_is_the_one_of_the_page():
+    ros = json.loads((ROOT / "bench/results/libero_ros.json").read_text())
+    text = (ROOT / "docs/libero.md").read_text(encoding="utf-8")
+    (cell,) = ros["conditions"]
+    assert cell["errors"] == 0 and f"{cell['successes']} of {cell['episodes']} episodes, no command lost" in text
+    assert ros["command"] in text

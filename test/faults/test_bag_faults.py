@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 from support.bags import PERIOD_NS, START_NS, STRING, Row, cdr_text, chunks_of, rows, write_db3, write_mcap
 
 from flashrt_ros.bags.bag import BagWriter
+from flashrt_ros.bags.chunk_codec import decompress, zstd
+from flashrt_ros.bags.mcap_records import Malformed
 from flashrt_ros.bags.reading import BagError, BagReader, TopicInfo
 from flashrt_ros.bags.robot_topics import judge_topics
 from flashrt_ros.config.config_file import load_robot
@@ -161,12 +164,30 @@ def test_F77_bad_compressed_sizes_make_no_large_memory(mcap):
     assert len(got) == 40 - place.messages and lost(findings) == place.messages
 
 
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_F77_a_chunk_that_grows_beyond_its_size_is_stopped(compression):
+    from lz4 import frame
+
+    stored = (zstd().compress if compression == "zstd" else frame.compress)(bytes(64 << 20))
+    tracemalloc.start()
+    with pytest.raises(Malformed, match="1001 bytes, 1000 expected"):
+        decompress(stored, compression, 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20, peak
+
+
 def test_F77_damaged_summary_is_not_used(mcap):
     data = mcap.read_bytes()
     summary = struct.unpack_from("<Q", data, len(data) - 28)[0]
     damage(mcap, data.index(b"/a", summary) + 1)
     got, findings = read(mcap)
     assert got == rows() and "summary" in of(findings, "F77")[0].text
+    damage(mcap, data.index(b"/a", summary) + 1, ord("c"))  # and the only other description of the topics is gone
+    place = chunks_of(write_mcap(mcap.with_name("whole.mcap"), rows()))[0]
+    damage(mcap, (place.begin + place.end) // 2)
+    got, findings = read(mcap)
+    assert not got and lost(findings) >= 40, "topics by a damaged summary"
 
 
 def test_F77_names_with_control_characters_reach_no_terminal(tmp_path):
@@ -223,6 +244,12 @@ def test_F78_metadata_missing_or_wrong_is_said_and_the_file_counts(tmp_path, cha
     with BagReader(tmp_path / "bag") as bag:
         assert dict(bag.topics) == {"/a": TopicInfo(STRING, 3)} and len(list(bag)) == 3
         assert any(words in f.text for f in of(bag.findings, "F78")), bag.findings
+
+
+def test_F78_folder_before_the_files_name_as_rosbag2_wrote_it_once(tmp_path):
+    file = our_bag(tmp_path / "bag")
+    file.write_text(file.read_text().replace("- bag.mcap", "- bag/bag.mcap"))
+    assert len(read(tmp_path / "bag")[0]) == 3 and read(tmp_path / "bag")[1] == []
 
 
 def test_F78_right_metadata_is_no_finding(tmp_path):

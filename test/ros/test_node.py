@@ -92,7 +92,7 @@ def test_F74_illegal_parameters_keep_the_old_value(probe, active):
         assert not result.successful and result.reason, name
         assert probe.get(name.replace("__", ".")) == old, name
     both = probe.set(splice="linear", safety__max_skew_s=99.0)  # all or nothing
-    assert not both.successful and probe.get("splice") == "quintic"
+    assert not both.successful and probe.get("splice") == "none"
 
 
 def test_prompt_splice_and_limits_change_while_active(probe, active, arm):
@@ -109,7 +109,7 @@ def test_prompt_splice_and_limits_change_while_active(probe, active, arm):
     publisher.publish(String(data="by topic"))
     until(lambda: heard[-1][1].prompt == "by topic", 3)
     probe.node.destroy_publisher(publisher)
-    assert probe.set(limits__joint1__v_max=1.0, splice="quintic").successful
+    assert probe.set(limits__joint1__v_max=1.0, splice="none").successful
 
 
 def test_deactivate_comes_to_rest_and_is_silent(probe, active, arm):

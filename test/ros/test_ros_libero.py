@@ -11,13 +11,14 @@ from flashrt_core.errors import ConfigError
 from flashrt_ros.sim.libero.plan import Condition, EvaluationPlan
 from flashrt_ros.sim.libero.ros_run import run_over_ros
 from flashrt_ros.sim.libero.run import open_results, run_jobs
+from flashrt_ros.sim.tabletop import POLICY_DIR
 
 NONE = (Condition("none", 0.0),)
 
 
 def make_plan(folder: Path, behaviour: dict, **fields) -> EvaluationPlan:
-    spec = simulator_spec(folder, {"any_motion": True, **behaviour})
-    return EvaluationPlan(spec, "scripted", (0,), fields.pop("episodes", 2), 7, conditions=fields.pop("conditions", NONE), **fields)
+    said = {"policy": "scripted", "tasks": (0,), "episodes": 2, "seed": 7, "conditions": NONE, **fields}
+    return EvaluationPlan(simulator_spec(folder, {"any_motion": True, **behaviour}), **said)
 
 
 def test_episodes_over_dds_with_a_broken_one_among_them(tmp_path):
@@ -42,3 +43,16 @@ def test_what_cannot_be_run_over_dds_is_said(tmp_path, fields):
 
     with pytest.raises(ConfigError, match="via ros"):
         run_over_ros(replace(make_plan(tmp_path, {}), **fields), lambda text: None)
+
+
+def test_a_checkpoint_acts_through_the_node(tmp_path):
+    """The bundled Pi0.5 has LIBERO's shapes; pictures are fitted to its 112 px by the node."""
+    plan = make_plan(
+        tmp_path, {"needs": 8}, episodes=1, policy="checkpoint", checkpoint=str(POLICY_DIR),
+        worker=(("hardware", "host"), ("use_fp8", False)),
+    )  # fmt: skip
+    file = open_results(plan, tmp_path / "out")
+    run_jobs(file, file.missing(), run_over_ros(plan, lambda text: None, rate=0.5, camera_hz=20.0))
+    (row,) = file.rows.values()
+    assert row["error"] is None and row["success"]
+    assert file.episodes([row])[0].commands.std() > 0

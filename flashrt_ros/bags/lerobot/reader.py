@@ -118,7 +118,7 @@ class DatasetFrames:
         try:
             names = [n for n in pq.read_schema(path).names if not n.startswith("stats/")]
             return pq.read_table(path, columns=names).to_pylist()
-        except (OSError, pa.ArrowException, ValueError) as error:
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, MemoryError) as error:
             raise ConfigError(f"parquet {path.name}", expected="a parquet file", found=str(error)[:100]) from None
 
     def _read_tasks(self) -> dict[int, str]:

@@ -85,7 +85,7 @@ class RowReader:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(ROW_BATCH, columns=self._columns):
                     yield from batch.to_pylist()
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, MemoryError) as error:
             raise ConfigError(f"parquet {path.name}", expected="an episode's rows", found=str(error)[:100]) from None
 
 

@@ -77,10 +77,9 @@ class VideoReader:
             raise ConfigError(
                 f"video {self.path.name}", expected="a video file", found=f"{type(error).__name__}"
             ) from None
-        if not (0 < stream.height <= MAX_SIDE and 0 < stream.width <= MAX_SIDE):
-            raise ConfigError(
-                f"video {self.path.name}", expected=f"1..{MAX_SIDE} px", found=f"{stream.width} x {stream.height}"
-            )
+        height, width = getattr(stream, "height", 0), getattr(stream, "width", 0)  # none: a codec that does not exist
+        if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+            raise ConfigError(f"video {self.path.name}", expected=f"1..{MAX_SIDE} px", found=f"{width} x {height}")
         stream.thread_type = "AUTO"
         self._frames, self._next = self._box.decode(stream), 0
 

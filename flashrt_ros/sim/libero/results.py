@@ -49,12 +49,13 @@ class ResultFile:
         chunks = len(e.switch_ticks) + bool(e.steps)
         # In sync the scene waits for every call; else only for the first, at rest.
         waits = chunks if job.condition.splice == SYNC else bool(chunks)
+        policy_s = None if outcome.policy_s is None else round(outcome.policy_s, 4)
         row = {
             "splice": job.condition.splice, "latency_ms": job.condition.latency_ms, "task": job.task, "trial": job.trial,
             "name": outcome.task_name, **e.row(), "policy_errors": e.policy_errors,
             "task_s": round(e.steps / CONTROL_HZ + waits * job.condition.latency_ms / 1e3, 3),
             "wall_s": round(outcome.wall_s, 3), "reset_s": round(outcome.reset_s, 3), "physics_s": round(outcome.physics_s, 3),
-            "render_s": round(outcome.render_s, 3), "policy_s": round(outcome.policy_s, 4), "versions": outcome.versions,
+            "render_s": round(outcome.render_s, 3), "policy_s": policy_s, "versions": outcome.versions,
         }  # fmt: skip
         self._write(row)
         self.rows[job.key] = row
@@ -165,8 +166,9 @@ def cost(rows: list[Row]) -> dict[str, float | None]:
     """Control steps per second of one simulator, resets included, and the shares of an episode's time."""
     sound = [row for row in rows if not row["error"]]
     steps, wall = sum(row["steps"] for row in sound), sum(row["wall_s"] for row in sound)
-    seconds = {name: sum(row[f"{name}_s"] for row in sound) for name in ("reset", "physics", "render", "policy")}
-    share = {name: round(spent / wall, 4) if wall else None for name, spent in seconds.items()}
+    parts = {name: [row[f"{name}_s"] for row in sound] for name in ("reset", "physics", "render", "policy")}
+    seconds = {name: None if None in spent else sum(spent) for name, spent in parts.items()}
+    share = {name: round(s / wall, 4) if wall and s is not None else None for name, s in seconds.items()}
     physics = seconds["physics"]
     return {
         "steps": steps, "steps_per_s": round(steps / wall, 2) if wall else None,

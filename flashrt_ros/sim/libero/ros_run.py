@@ -136,4 +136,4 @@ def outcome(event: dict, job: Job, wall_s: float) -> Outcome:
         event["seed"], event["prompt"], bool(event["success"]), int(event["steps"]), commands,
         tick_misses=int(event["missing"]), error=error,
     )  # fmt: skip
-    return Outcome(job, episode, event["name"], wall_s, event["reset_s"], event["physics_s"], event["render_s"])
+    return Outcome(job, episode, event["name"], wall_s, event["reset_s"], event["physics_s"], event["render_s"], None)

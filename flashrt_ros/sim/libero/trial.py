@@ -18,7 +18,8 @@ MAX_FAILED_STARTS = 3
 
 @dataclass
 class Outcome:
-    """An episode and what it cost. Seconds of the wall: the whole, reset with its wait steps, physics, drawing, policy."""
+    """An episode and what it cost. Seconds of the wall: the whole, reset with its wait steps, physics, drawing, policy
+    (None: not known)."""
 
     job: Job
     episode: Episode
@@ -27,7 +28,7 @@ class Outcome:
     reset_s: float = 0.0
     physics_s: float = 0.0
     render_s: float = 0.0
-    policy_s: float = 0.0
+    policy_s: float | None = 0.0
     versions: dict[str, str | None] = field(default_factory=dict)
 
 
