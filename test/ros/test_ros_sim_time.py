@@ -86,13 +86,17 @@ def test_time_five_times_faster_makes_five_times_the_ticks(probe, world):
     arm.camera_hz, arm.state_hz = 60.0, 150.0
     try:
         time.sleep(0.3)
-        sent, start = len(arm.commands), clock.now_ns
-        time.sleep(1.5)
-        ticks, periods = len(arm.commands) - sent, (clock.now_ns - start) / 20_000_000
+        for _ in range(8):  # a busy machine may not keep up with 250 Hz: skipped ticks, never a burst
+            sent, start = len(arm.commands), clock.now_ns
+            time.sleep(1.5)
+            ticks, periods = len(arm.commands) - sent, (clock.now_ns - start) / 20_000_000
+            assert ticks <= 1.05 * periods + 2
+            if ticks > max(90, 0.6 * periods):  # 75 would be real time
+                break
+        else:
+            raise AssertionError(f"{ticks} ticks in {periods:.0f} periods of simulated time")
     finally:
         clock.rate, arm.camera_hz, arm.state_hz = 1.0, 20.0, 50.0
-    assert 0.6 * periods < ticks <= 1.05 * periods
-    assert ticks > 90  # more than real time has
 
 
 def test_deactivate_while_time_stands_still_ends(probe, world):
