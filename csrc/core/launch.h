@@ -21,6 +21,13 @@ __device__ __forceinline__ void inputs_ready() {
 #endif
 }
 
+// Whether the current GPU knows the early start: the attribute is not for those before 9.0.
+inline bool starts_early() {
+  int device = 0, major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+}
+
 template <class... P, class... A>
 int launch(const char* op, void (*kernel)(P...), const Grid& g, cudaStream_t stream, A... args) {
   if (g.shared > 48 * 1024) {
@@ -37,7 +44,7 @@ int launch(const char* op, void (*kernel)(P...), const Grid& g, cudaStream_t str
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &early;
-  config.numAttrs = 1;
+  config.numAttrs = starts_early() ? 1 : 0;
   cudaError_t e = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
   if (e != cudaSuccess) {
     cudaGetLastError();  // not sticky: the next call starts clean
