@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -276,25 +277,32 @@ def _run(args: argparse.Namespace, ended: threading.Event) -> int:
         env, ledger, operator, range(args.seed, args.seed + args.episodes),
         on_scene=lambda episode: bridge.say_prompt(episode.prompt), on_episode=ended_one, on_shot=shot,
     )  # fmt: skip
+    with spinning(bridge):
+        return Episodes(bridge, operator, lockstep, Pacer(1.0 / env.control_hz, args.rate), events).run(ended)
+
+
+@contextmanager
+def spinning(bridge: Node) -> Iterator[None]:
+    """The bridge's callbacks are served in a thread of their own; at the end the bridge is destroyed."""
     executor, done = SingleThreadedExecutor(), threading.Event()
     executor.add_node(bridge)
-    thread = threading.Thread(target=spin, args=(executor, done), name="bridge-executor", daemon=True)
+
+    def serve() -> None:
+        while not done.is_set():
+            try:
+                executor.spin_once(timeout_sec=0.2)
+            except (ExternalShutdownException, ShutdownException):
+                return
+
+    thread = threading.Thread(target=serve, name="bridge-executor", daemon=True)
     thread.start()
     try:
-        return Episodes(bridge, operator, lockstep, Pacer(1.0 / env.control_hz, args.rate), events).run(ended)
+        yield
     finally:
         done.set()
         executor.shutdown(0.3)
         thread.join(1.0)
         bridge.destroy_node()
-
-
-def spin(executor: SingleThreadedExecutor, done: threading.Event) -> None:
-    while not done.is_set():
-        try:
-            executor.spin_once(timeout_sec=0.2)
-        except (ExternalShutdownException, ShutdownException):
-            return
 
 
 if __name__ == "__main__":

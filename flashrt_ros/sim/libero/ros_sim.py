@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 
@@ -25,7 +24,7 @@ from flashrt_core.errors import DeviceError, FlashRTError
 from ...bags.event_log import EventWriter
 from ...config.config_file import load_robot
 from ...convert import doubles, to_time
-from ..bridge import OUT, Episodes, SimBridge, node_figures, spin
+from ..bridge import OUT, Episodes, SimBridge, node_figures, spinning
 from ..commands import CommandLedger
 from ..lockstep import Lockstep, SimEpisode
 from ..operator import NodeOperator
@@ -150,17 +149,10 @@ def _run(args: argparse.Namespace, ended: threading.Event, events: EventWriter |
     lockstep = Lockstep(
         env, ledger, operator, seeds, on_scene=lambda episode: bridge.say_prompt(episode.prompt), on_episode=ended_one
     )
-    executor, done = SingleThreadedExecutor(), threading.Event()
-    executor.add_node(bridge)
-    thread = threading.Thread(target=spin, args=(executor, done), name="bridge-executor", daemon=True)
-    thread.start()
     try:
-        return Episodes(bridge, operator, lockstep, Pacer(1.0 / env.control_hz, args.rate), events).run(ended)
+        with spinning(bridge):
+            return Episodes(bridge, operator, lockstep, Pacer(1.0 / env.control_hz, args.rate), events).run(ended)
     finally:
-        done.set()
-        executor.shutdown(0.3)
-        thread.join(1.0)
-        bridge.destroy_node()
         env.close()
 
 
