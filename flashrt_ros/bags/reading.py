@@ -111,6 +111,8 @@ class BagReader:
         if not self.path.exists():
             raise BagError("F79", f"bag {self.path}", expected="a rosbag2 folder or file", found="no such file")
         if self.path.is_file():
+            if self.path.stat().st_size and _kind(self.path) is None:
+                raise BagError("F79", f"bag {self.path}", expected="an .mcap or .db3 file", found="a file of another kind")
             return [self.path]
         there = {p.name: p for p in self.path.iterdir() if p.is_file() and _kind(p) is not None}
         self.metadata = read_metadata(self.path)

@@ -169,6 +169,9 @@ def test_what_is_no_bag_is_refused(tmp_path):
         pass
     with pytest.raises(BagError, match=r"\.mcap or \.db3"), BagReader(tmp_path):
         pass
+    (tmp_path / "notes.txt").write_text("not a recording")
+    with pytest.raises(BagError, match="another kind"), BagReader(tmp_path / "notes.txt"):
+        pass
     (tmp_path / "x.db3").write_bytes(b"no database" * 100)
     with pytest.raises(BagError, match="sqlite3 database"), BagReader(tmp_path / "x.db3"):
         pass
