@@ -17,6 +17,7 @@ import time
 import traceback
 import types
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,14 @@ def quiet_robosuite() -> None:
 
 
 def open_suite(args: argparse.Namespace):
-    """The suite in this process, or ConfigError."""
-    try:
-        import robosuite  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("robosuite", expected="the package", found=str(error)[:100], hint="Run: make libero") from None
+    """The suite in this process, or ConfigError: packages first, then what draws, which their import needs."""
+    missing = [name for name in ("robosuite", "mujoco", "OpenGL") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            "simulator", expected="its packages", found=f"{', '.join(missing)} missing in {sys.executable}",
+            hint="Run: make libero, or name an interpreter that has them with --sim-python",
+        )  # fmt: skip
+    check_gl(args.gl)
     if args.suite == "robosuite_lift":
         from .simulator import LiftSuite
 
@@ -125,7 +129,6 @@ class Answers:
 def serve(wire: Wire, args: argparse.Namespace) -> int:
     """Open the suite, say so, answer until the other side is gone."""
     try:
-        check_gl(args.gl)
         suite = open_suite(args)
     except FlashRTError as error:
         wire.send({"error": encode_error(error)})

@@ -1,6 +1,7 @@
 """F83: an episode whose simulator raises, fails to draw, hangs or dies is an error, counted apart, and the run goes on.
 F84: init states come from .npz without objects; pickles are refused, and the converter loads none."""
 
+import argparse
 import io
 import os
 import pickle
@@ -11,6 +12,7 @@ import pytest
 from support.fake_simulator import Forward, simulator_spec
 
 from flashrt_core.errors import CheckpointNotFound, ConfigError, DeviceError
+from flashrt_ros.sim.libero import env_process
 from flashrt_ros.sim.libero.init_states import init_state_file, read_init_states
 from flashrt_ros.sim.libero.plan import EvaluationPlan
 from flashrt_ros.sim.libero.policies import CheckpointPolicy
@@ -18,6 +20,13 @@ from flashrt_ros.sim.libero.results import summarise
 from flashrt_ros.sim.libero.run import open_results, run_here, run_jobs
 from flashrt_ros.worker.interface import Script, WorkerSpec
 from tools import convert_init_states as converter
+
+
+def test_a_missing_simulator_is_said_before_what_draws(monkeypatch):
+    monkeypatch.setattr(env_process, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"robosuite, mujoco, OpenGL missing.*make libero"):
+        env_process.open_suite(argparse.Namespace(suite="robosuite_lift", gl="egl"))
+
 
 # ---- F83
 
