@@ -31,6 +31,10 @@ class SimulatorError(DeviceError):
     """The simulator raised, died or hung: the episode is an error, not a failure."""
 
 
+class SimulatorTimeout(SimulatorError):
+    """No answer within the bound of a call."""
+
+
 @dataclass(frozen=True)
 class SimulatorSpec:
     """Which simulator, how it draws and how long it may take.
@@ -122,7 +126,7 @@ class SimulatorProcess:
         try:
             message, arrays = self.wire.receive(timeout_s)
         except WireTimeout:
-            raise SimulatorError("simulator", expected=f"an answer within {timeout_s:g} s", found="none: killed") from None
+            raise SimulatorTimeout("simulator", expected=f"an answer within {timeout_s:g} s", found="none: killed") from None
         except WireClosed:
             raise self._ended() from None
         if "error" in message:
@@ -281,9 +285,15 @@ class SimulatorEnv:
         if self._process is None:
             raise SimulatorError("simulator", expected="an episode", found="no process")
         left = self._deadline_s - time.monotonic()
+        too_long = SimulatorError("episode", expected=f"at most {self.spec.episode_s:g} s", found="more: stopped")
         if left <= 0:
-            raise SimulatorError("episode", expected=f"at most {self.spec.episode_s:g} s", found="more: stopped")
-        return self._process.call(do, min(self.spec.step_s, left), arrays)
+            raise too_long
+        try:
+            return self._process.call(do, min(self.spec.step_s, left), arrays)
+        except SimulatorTimeout:
+            if left < self.spec.step_s:  # the episode's bound ran out during this call, not the call's own
+                raise too_long from None
+            raise
 
     def _init_state(self, task: int, trial: int) -> np.ndarray | None:
         """State of the trial: number `trial`, again from the first when they are used up; None for robosuite's tasks."""

@@ -55,8 +55,12 @@ def test_F83_hung_simulator_is_killed_and_replaced(tmp_path):
     assert rows[1]["error"] is None and rows[1]["success"]
 
 
-def test_F83_an_episode_that_never_ends_is_stopped(tmp_path):
-    _, rows = run(tmp_path, {"needs": 10**6}, 1, episode_s=0.001)
+@pytest.mark.parametrize(
+    ("behaviour", "episode_s"), [({"needs": 10**6}, 0.001), ({"faults": {"0": "hang"}}, 0.3)], ids=["busy", "in a call"]
+)
+def test_F83_an_episode_that_never_ends_is_stopped(tmp_path, behaviour, episode_s):
+    """Whichever notices first, the clock between two calls or the bound of a call: it is the episode's."""
+    _, rows = run(tmp_path, behaviour, 1, episode_s=episode_s)
     assert "SimulatorError: episode" in rows[0]["error"]
 
 
