@@ -7,10 +7,12 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import CheckpointError, CheckpointNotFound
+from .content_digest import content_digest
 from .manifest import MANIFEST, FileDigest, read_manifest, sha256_stream
 from .paths import confined
 from .pickles import SUFFIXES, refuse_pickle
@@ -22,6 +24,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _MAX_INDEX = 16 << 20
 _READERS = 8  # threads that look for NaN; more do not read memory faster
+_HASHERS = 16
 
 
 class Checkpoint:
@@ -30,8 +33,8 @@ class Checkpoint:
     def __init__(self, directory: Path, files: dict[str, SafetensorsFile]):
         self.dir, self.files = directory, files
         self.manifest: dict[str, FileDigest] | None = read_manifest(directory)
-        self._sha256: dict[str, str] = {}
-        self._hashing = threading.Lock()
+        self._digest: str | None = None
+        self._digesting = threading.Lock()
 
     def source(self, strip_prefix: str | None = None, *, device: str = "cpu") -> FileSource:
         """All tensors as one weight source; see `FileSource` for the prefix. `get` gives torch tensors on `device`."""
@@ -54,19 +57,27 @@ class Checkpoint:
         threading.Thread(target=compute, name="checkpoint-digest", daemon=True).start()
 
     def digest(self, progress: Callable[[int, int], None] | None = None) -> str:
-        """sha256 that changes with any byte of any weight file: over `name, size, sha256(content)` of each, by name.
+        """sha256 that changes with any byte of any weight file: over `name, size, content digest` of each, by name; the
+        content digest is that of core/content_digest.py.
 
         progress(done, total) in bytes. Computed once per object; two processes that load the same files agree.
         """
-        total, done = sum(f.size for f in self.files.values()), 0
-        summary = hashlib.sha256()
-        for name in sorted(self.files):
-            base = done
-            digest = self._hash(name, progress and (lambda n, base=base: progress(base + n, total)))
-            done += self.files[name].size
-            summary.update(f"{name}\0{self.files[name].size}\0{digest}\n".encode())
-        if progress:
-            progress(total, total)
+        with self._digesting:  # a second caller waits for the first one's result
+            if self._digest is None:
+                self._digest = self._read_digest(progress)
+        return self._digest
+
+    def _read_digest(self, progress: Callable[[int, int], None] | None) -> str:
+        total, summary = sum(f.size for f in self.files.values()), hashlib.sha256()
+        count = _Count(lambda done: progress(done, total)) if progress else None
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(min(_HASHERS, os.cpu_count() or 1)))
+            waits = {}
+            for name in sorted(self.files):
+                file = stack.enter_context(self._open(name))
+                waits[name] = content_digest(pool, name, file.fileno(), self.files[name].size, count)
+            for name, wait in waits.items():
+                summary.update(f"{name}\0{self.files[name].size}\0{wait()}\n".encode())
         return summary.hexdigest()
 
     def verify(self, *, allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None) -> str:
@@ -82,10 +93,11 @@ class Checkpoint:
             unlisted = [name for name in self.files if name not in self.manifest]
             if unlisted:
                 raise CheckpointError(unlisted[0], expected=f"a file listed in {MANIFEST}", found="not listed")
-            total, done = sum(d.bytes for d in self.manifest.values()), 0
-            for name, listed in self.manifest.items():
-                self._compare(name, listed, progress and (lambda n, base=done: progress(base + n, total)))
-                done += listed.bytes
+            total = sum(d.bytes for d in self.manifest.values())
+            count = _Count(lambda done: progress(done, total)) if progress else None
+            with ThreadPoolExecutor(min(_HASHERS, os.cpu_count() or 1)) as pool:
+                for _ in pool.map(lambda listed: self._compare(*listed, count), self.manifest.items()):
+                    pass
         except CheckpointError as exc:
             if allow_unverified:
                 return f"unverified: {exc}"
@@ -104,7 +116,8 @@ class Checkpoint:
                 found=f"{size} bytes",
                 hint="The file is truncated." if size < listed.bytes else "The file was changed.",
             )
-        digest = self._hash(name, advance)
+        with self._open(name) as file:
+            digest = sha256_stream(file, advance)
         if digest != listed.sha256:
             raise CheckpointError(
                 f"{name}: sha256",
@@ -113,32 +126,27 @@ class Checkpoint:
                 hint="The content was damaged or changed; fetch the file again.",
             )
 
-    def _hash(self, name: str, advance: Callable[[int], None] | None) -> str:
-        with self._hashing:  # a second caller waits for the first one's result
-            return self._hash_once(name, advance)
+    def _open(self, name: str) -> BinaryIO:
+        """CheckpointError when a weight file is not the one whose header was read."""
+        file = confined(self.dir, name).open("rb", buffering=0)
+        status, opened = os.fstat(file.fileno()), self.files.get(name)
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if opened is not None and identity != opened.identity:
+            file.close()
+            raise CheckpointError(name, expected="the file that was opened", found="a file changed since then")
+        return file
 
-    def _hash_once(self, name: str, advance: Callable[[int], None] | None) -> str:
-        known = self._sha256.get(name)
-        if known is not None:
-            return known
-        opened = self.files.get(name)
-        seen = 0
 
-        def count(n: int) -> None:
-            nonlocal seen
-            seen += n
-            if advance:
-                advance(seen)
+class _Count:
+    """Bytes done, from several threads, in order."""
 
-        with confined(self.dir, name).open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if opened is not None and identity != opened.identity:
-                raise CheckpointError(name, expected="the file that was opened", found="a file changed since then")
-            digest = sha256_stream(file, count)
-        if opened is not None:
-            self._sha256[name] = digest
-        return digest
+    def __init__(self, say: Callable[[int], None]):
+        self._say, self._done, self._lock = say, 0, threading.Lock()
+
+    def __call__(self, more: int) -> None:
+        with self._lock:
+            self._done += more
+            self._say(self._done)
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -76,8 +76,8 @@ class Frontend:
             raise ConfigError("state_prompt_mode", expected="'exact' or 'fixed'", found=repr(state_prompt_mode))
         self._say("opening checkpoint")
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(Path(checkpoint))
-        if self.checkpoint.manifest is None and self._wants_fp8(use_fp8):
-            self.checkpoint.digest_soon()  # the calibration cache asks for it; `verify` computes it too
+        if self._wants_fp8(use_fp8):
+            self.checkpoint.digest_soon()  # the calibration cache asks for it
         self.verified = self.checkpoint.verify(allow_unverified=allow_unverified)
         self.profile = self.MODEL.load_profile(self.checkpoint.dir, profile)
         self.dims = self.MODEL.loaded_dims(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from support.checkpoints import TINY, random_tensors, write_checkpoint, write_manifest
 
+from flashrt_core.core import content_digest
 from flashrt_core.core.checkpoint import open_checkpoint
 from flashrt_core.core.manifest import read_manifest
 from flashrt_core.core.manifest import write_manifest as export_manifest
@@ -71,6 +75,22 @@ def test_digest_is_computed_once_and_reports_progress(tmp_path):
     for name in checkpoint.files:
         (checkpoint.dir / name).unlink()
     assert checkpoint.digest() == digest
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 1001, 2000, 4242])
+def test_content_digest_is_that_of_the_blocks(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(content_digest, "BLOCK", 1000)
+    monkeypatch.setattr(content_digest, "_CHUNK", 64)
+    data = random.Random(size).randbytes(size)
+    (tmp_path / "f").write_bytes(data)
+    blocks = [hashlib.sha256(data[at : at + 1000]).digest() for at in range(0, max(size, 1), 1000)]
+    want = blocks[0] if len(blocks) == 1 else hashlib.sha256(b"".join(blocks)).digest()
+    seen = []
+    with ThreadPoolExecutor(3) as pool, open(tmp_path / "f", "rb") as file:
+        assert content_digest.content_digest(pool, "f", file.fileno(), size, seen.append)() == want.hex()
+        assert sum(seen) == size
+        with pytest.raises(CheckpointError, match=f"f: .*its end at {size:,}"):
+            content_digest.content_digest(pool, "f", file.fileno(), size + 1)()
 
 
 def test_a_file_replaced_after_opening_is_noticed(tmp_path):
