@@ -54,6 +54,7 @@ PYBIND11_MODULE(_kernels, m) {
   op(m, "attention", frt_attention);
   op(m, "avg_pool", frt_avg_pool);
   op(m, "amax", frt_amax);
+  op(m, "column_sum", frt_column_sum);
   op(m, "count_saturated", frt_count_saturated);
   op(m, "denoise_loop", frt_denoise_loop);
   op(m, "prepare", frt_prepare);

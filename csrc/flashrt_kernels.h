@@ -78,6 +78,7 @@ int frt_denoise_loop(const void* layers, const float* in_w, const float* in_b, c
 int frt_denoise_loop_fits(int M, int L, int D, int mlp, int H, int KVH, int HD, int A, int cache_rows, int act_dtype);
 size_t frt_denoise_loop_scratch(void);
 int frt_amax(const void* x, float* out, int n, int x_dtype, cudaStream_t stream);
+int frt_column_sum(const void* x, float* out, int M, int D, int x_dtype, cudaStream_t stream);
 int frt_count_saturated(const void* x, const float* scale, float* out, int n, int x_dtype, cudaStream_t stream);
 
 /* The library's algorithm for a shape as bytes, after a tuning: how many were written, 0 when the library does not run it. */

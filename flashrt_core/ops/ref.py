@@ -137,5 +137,9 @@ def amax(x: Array, out: Array, **_: object) -> Array:
     return np.maximum(out, np.abs(x).max(initial=0.0)).astype(np.float32)
 
 
+def column_sum(x: Array, out: Array, **_: object) -> Array:
+    return (out + x.sum(0, dtype=np.float64)).astype(np.float32)
+
+
 def count_saturated(x: Array, scale: Array, out: Array, **_: object) -> Array:
     return (out + (np.abs(x) > 464.0 * scale).sum()).astype(np.float32)

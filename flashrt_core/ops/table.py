@@ -291,6 +291,20 @@ _OPS = (
         _TOL,
     ),
     Op(
+        "column_sum",
+        "out[d] += sum of x[:, d]: with the number of rows, the mean of what a GEMM reads (calibration).",
+        (
+            Ptr("x", "x_dtype", ("M", "D")),
+            Ptr("out", F32, ("D",), "inout"),
+            Dim("M", 1, 1 << 20, try_=(1, 3, 17)),
+            Dim("D", 8, 1 << 16, multiple=8, try_=(8, 72, 128)),
+            Code("x_dtype", FLOATS),
+        ),
+        ref.column_sum,
+        (),
+        _TOL,
+    ),
+    Op(
         "count_saturated",
         "out[0] += number of |x| > 464 * scale: the values that a scale clips (464 is the last that still rounds to 448).",
         (

@@ -256,6 +256,11 @@ def _amax(v: View) -> Bound:
     return lambda: out.copy_(torch.maximum(out, _f32(x).abs().amax()))
 
 
+def _column_sum(v: View) -> Bound:
+    x, out = v.t("x"), v.t("out")
+    return lambda: out.add_(_f32(x).sum(0))
+
+
 def _count_saturated(v: View) -> Bound:
     x, scale, out = v.t("x"), v.t("scale"), v.t("out")
     return lambda: out.add_((_f32(x).abs() > E4M3_CLIPS * scale).sum())
@@ -273,5 +278,6 @@ _IMPL: dict[str, Callable[[View], Bound]] = {
     "attention": _attention,
     "avg_pool": _avg_pool,
     "amax": _amax,
+    "column_sum": _column_sum,
     "count_saturated": _count_saturated,
 }
