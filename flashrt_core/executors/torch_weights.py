@@ -6,7 +6,7 @@ Names and constructor signatures are public (documented in the stable API); keyw
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -16,6 +16,7 @@ from ..core.safetensors_file import SafetensorsFile, nearest_key
 from ..core.weight_source import FileSource
 from ..errors import CheckpointError, DeviceError
 from .sinks import AttrSink, CollectSink, ListSink
+from .torch_rounding import round_to_e4m3
 from .weight_spec import LoaderContext
 
 # ---- sources
@@ -214,9 +215,13 @@ class Mul:
 class Quant:
     """FP8 E4M3, one scale per tensor: scale = max(amax / 448, 1e-12), left in ctx.scratch["_pending_scale"].
 
-    Returns a contiguous float8_e4m3fn tensor of the same shape. Values are clamped first, because torch's cast turns
-    what rounds past 448 into NaN. CheckpointError when the tensor is not finite.
+    Returns a contiguous float8_e4m3fn tensor of the same shape. mean: for the weight [N, K] that the context is at, the mean
+    fp32 [K] of what it multiplies, which the rounding keeps (torch_rounding.py), or None; without it, nearest.
+    CheckpointError when the tensor is not finite.
     """
+
+    def __init__(self, mean: Callable[[LoaderContext], torch.Tensor | None] = lambda ctx: None):
+        self.mean = mean
 
     def apply(self, x: torch.Tensor, ctx: LoaderContext) -> torch.Tensor:
         wide = x.float()
@@ -225,7 +230,8 @@ class Quant:
             raise CheckpointError("Quant", expected="finite weights", found=f"amax {amax}")
         scale = torch.clamp(torch.tensor(amax, dtype=torch.float32) / E4M3_MAX, min=MIN_SCALE)
         ctx.scratch["_pending_scale"] = float(scale)
-        return (wide / scale.to(wide.device)).clamp_(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn).contiguous()
+        mean = self.mean(ctx)
+        return round_to_e4m3(wide / scale.to(wide.device), None if mean is None else mean.to(wide.device)).contiguous()
 
 
 # ---- sinks

@@ -21,7 +21,7 @@ from ..core.quant.precision import ModelPrecisionSpec
 from ..core.tokenizer import load_tokenizer
 from ..core.utils.norm_stats import NormStats, load_norm_stats, normalize
 from ..errors import ConfigError, NotBuilt, ObservationError
-from .calibrate import measure_scales
+from .calibrate import measure_means, measure_scales
 from .camera_images import camera_sizes
 from .memory import within_memory
 from .observation import image_views, noise_array, vector
@@ -116,14 +116,15 @@ class Frontend:
 
     # ---- load and plan
 
-    def _program(self, name: str, plan: Any) -> Program:
-        """Buffers and weights of a plan. The tensors live in `program.tensors`. DeviceError (F35) when they do not fit."""
+    def _program(self, name: str, plan: Any, means: Mapping[str, np.ndarray] | None = None) -> Program:
+        """Buffers and weights of a plan; means: of the GEMMs' inputs, see `calibrate`. The tensors live in `program.tensors`.
+        DeviceError (F35) when they do not fit."""
         self._say(f"loading weights ({plan.name})")
-        return within_memory(self.machine, lambda: self._loaded(name, plan), self._bytes_of(plan))
+        return within_memory(self.machine, lambda: self._loaded(name, plan, means), self._bytes_of(plan))
 
-    def _loaded(self, name: str, plan: Any) -> Program:
+    def _loaded(self, name: str, plan: Any, means: Mapping[str, np.ndarray] | None) -> Program:
         program = Program(name, self.machine, self.MODEL, self.PIPELINE, self.dims, plan)
-        program.tensors, program.weight_scales = self.LOADER(self, plan)
+        program.tensors, program.weight_scales = self.LOADER(self, plan, means)
         program.weights = self.MODEL.weights_at(
             program.tensors, self.dims, plan, self.machine.ptr, self.machine.ptr(program.tensors.styles)
         )
@@ -186,19 +187,21 @@ class Frontend:
                 raise ConfigError("max_samples", expected="an integer >= 1", found=max_samples)
             observations = observations[:max_samples]
         samples = [self._sample(obs, i) for i, obs in enumerate(observations)]
-        wide = self._program("calibration", self.PIPELINE.PLAN_WIDE)
-        result = measure_scales(wide, samples, percentile, self._say if verbose else logger.debug)
+        say = self._say if verbose else logger.debug
+        means = measure_means(self._program("calibration", self.PIPELINE.PLAN_FP8), samples, say)
+        self.machine.trim()  # the memory of that program is what the next one is loaded into
+        program = self._program("fp8", self.PIPELINE.PLAN_FP8, means)
+        result = measure_scales(program, samples, percentile, say)
         for warning in result.warnings:
             logger.warning("calibration: %s", warning)
-        del wide  # its memory is what the quantised program is loaded into
-        self.machine.trim()
-        self._load_quantised(result)
+        self._serve_quantised(program, result)
         save_calibration(
             self.checkpoint.dir,
             self.dims.prefix_rows,
             metadata={k: v for k, v in result.to_dict().items() if k != "scales"},
             activation_scales=result.scales,
-            weight_scales=self._program_served.weight_scales,
+            weight_scales=program.weight_scales,
+            input_means=means,
             **self._cache_key(),
         )
 
@@ -211,8 +214,7 @@ class Frontend:
         noise = np.random.default_rng([0, index]).standard_normal(self._noise_shape, dtype=np.float32)
         return images, self._encode_prompt(text, obs.get("state")), noise
 
-    def _load_quantised(self, result: CalibrationResult) -> None:
-        program = self._program("fp8", self.PIPELINE.PLAN_FP8)
+    def _serve_quantised(self, program: Program, result: CalibrationResult) -> None:
         program.set_scales(result.scales)
         self._calibration = result
         self._serve(program)
@@ -232,12 +234,14 @@ class Frontend:
         cached = load_calibration(self.checkpoint.dir, self.dims.prefix_rows, **self._cache_key())
         if cached is None:
             return
-        scales = cached["activation_scales"]
-        if set(scales) != set(self.MODEL.site_names(self.dims)):
+        scales, means = cached["activation_scales"], cached["input_means"]
+        sites = set(self.MODEL.site_names(self.dims))
+        if set(scales) != sites or set(means) != {self.MODEL.weight_site(site) for site in sites}:
             logger.warning("calibration cache has other sites than this model; measuring again")
             return
         self._say("calibration found in the cache")
-        self._load_quantised(CalibrationResult.from_dict({"scales": scales, **cached["metadata"]}))
+        program = self._program("fp8", self.PIPELINE.PLAN_FP8, means)
+        self._serve_quantised(program, CalibrationResult.from_dict({"scales": scales, **cached["metadata"]}))
 
     def clear_calibration(self) -> None:
         """Forget the scales, in memory and in the cache. The next `infer` measures again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 
 from ..blocks.plan import Plan
 from ..errors import DeviceError
-from ..ops.measure import MeasuringOps
+from ..ops.measure import MeasuringOps, Output
 from ..ops.resample import fit_into
 from ..ops.table import SCALE_BYTES
-from ..types import F32, I32, U8, DType
+from ..types import E4M3, F32, I32, U8, DType
 from .camera_images import CameraImages, Size
 
 
@@ -47,9 +48,17 @@ class Program:
 
     def set_scales(self, scales: dict[str, float]) -> None:
         """Activation scales by site name; every site must be there."""
+        self.put_scales([scales[name] for name in self.site_names])
+
+    def put_scales(self, scales: Sequence[float] | np.ndarray) -> None:
+        """Activation scales in the order of the sites."""
         values = np.zeros((len(self.site_names), SCALE_BYTES // 4), dtype=np.float32)
-        values[:, 0] = [scales[name] for name in self.site_names]
+        values[:, 0] = scales
         self.machine.upload(self.scales, values)
+
+    def site_at(self, slot: int) -> int:
+        """Number of the site whose scale is at this address."""
+        return (slot - self.scales.dptr()) // SCALE_BYTES
 
     def fit_cameras(self, sizes: Sequence[Size]) -> None:
         """Make room for uint8 pictures of these (height, width) per view; `write` takes them from then on. Allocates."""
@@ -112,9 +121,12 @@ class Program:
             raise DeviceError(f"replay of {variant.name}", expected="a captured variant (rc 0)", found=f"rc {rc}")
         return self.output()  # waits for the replay
 
-    def run_measured(self, variant: Variant, measure: Callable[[Any, int, int, DType, int, int], None]) -> None:
-        """Run eagerly with one more op behind each quantised site's producer (ops/measure.py)."""
-        ops = MeasuringOps(self.machine.ops, measure)
+    def run_measured(self, variant: Variant, measure: Callable[[Output], None]) -> None:
+        """Run eagerly; `measure` sees what each site's producer wrote, before it is rounded (ops/measure.py)."""
+        wide = self.plan.vision.wide
+        rounded = [math.prod(row.shape) for row in self.rows.rows.values() if row.dtype == E4M3]
+        scratch = self.machine.ctx.buffer(f"{self.name}.unrounded", wide.nbytes * max(rounded, default=1))
+        ops = MeasuringOps(self.machine.ops, measure, wide, scratch.dptr())
         stream = self.machine.ctx.stream_handle(self.machine.stream)
         self.emit(variant, ops, self.machine.with_ops(self.attn, ops), stream, self.pipeline.denoise)
         self.machine.sync()

@@ -1,4 +1,4 @@
-"""Ops that also measure: after each op that has an output scale, one more op over that output. This is all of calibration.
+"""Ops that also measure what they write for a GEMM to read. This is all of calibration that touches a pipeline.
 
 The table says which argument is the output and how large it is, so pipelines hold no calibration code.
 """
@@ -7,19 +7,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from ..types import E4M3, DType
 from .check import bind_args
 from .schema import Op
 from .table import OPS
 
 
-class MeasuringOps:
-    """Wraps an ops object. `measure(ops, out_ptr, n, dtype, out_scale_ptr, stream)` is called after each scaled output; what it
-    launches belongs on that stream, behind the op."""
+@dataclass(frozen=True)
+class Output:
+    """What an op with an output scale wrote: [rows, cols] of `dtype` at `ptr`. slot: address of the scale. What is launched to
+    measure it belongs on `stream`, behind the op."""
 
-    def __init__(self, ops: Any, measure: Callable[[Any, int, int, int, int, int], None]):
-        self._ops, self._measure = ops, measure
+    ptr: int
+    rows: int
+    cols: int
+    dtype: DType
+    slot: int
+    stream: int
+
+
+class MeasuringOps:
+    """Wraps an ops object: `measure(output)` is called for each op that has an output scale.
+
+    An op that quantises runs twice: without rounding into scratch memory, which is measured, then as it is. A scale that
+    `measure` sets is therefore the one that the op rounds with. wide: dtype of the unrounded output. scratch: address of room
+    for the largest one.
+    """
+
+    def __init__(self, ops: Any, measure: Callable[[Output], None], wide: DType, scratch: int):
+        self._ops, self._measure, self._wide, self._scratch = ops, measure, wide, scratch
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         op, call = OPS[name], getattr(self._ops, name)
@@ -28,8 +47,15 @@ class MeasuringOps:
         return lambda *args, **kwargs: self._run(op, call, bind_args(op, args, kwargs))
 
     def _run(self, op: Op, call: Callable[..., None], values: dict[str, Any]) -> None:
+        if not values["out_scale"]:
+            call(**values)
+            return
+        out = next(p for p in op.ptrs if p.name == "out")
+        *outer, cols = out.sizes(values)
+        rows, dtype = math.prod(outer), out.resolve(values)
+        if dtype == E4M3:
+            call(**{**values, "out": self._scratch, "out_dtype": int(self._wide)})
+            self._measure(Output(self._scratch, rows, cols, self._wide, values["out_scale"], values["stream"]))
         call(**values)
-        if values["out_scale"]:
-            out = next(p for p in op.ptrs if p.name == "out")
-            n = math.prod(out.sizes(values))
-            self._measure(self._ops, values["out"], n, out.resolve(values), values["out_scale"], values["stream"])
+        if dtype != E4M3:
+            self._measure(Output(values["out"], rows, cols, dtype, values["out_scale"], values["stream"]))

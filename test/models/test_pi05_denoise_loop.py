@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.checkpoints import random_tensors
 from support.machines import machine
-from support.programs import cosine, program_on, random_inputs
+from support.programs import cosine, program_on, random_inputs, random_samples
 from support.sizes import DEMO, FULL_WIDTH
 
 from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP32, Plan
@@ -39,13 +39,12 @@ def weights() -> dict[str, torch.Tensor]:
 
 @functools.cache
 def programs(case: str) -> tuple[dict[str, Program], object]:
-    """fp32, BF16 and FP8 programs of one case; the FP8 scales were measured in BF16, as a frontend does."""
+    """fp32, BF16 and FP8 programs of one case."""
     change, tokens = CASES[case]
     dims = dataclasses.replace(FULL_WIDTH, **change)
-    samples = [(s.images, s.ids, s.noise) for s in (random_inputs(dims, 50 + i, tokens) for i in range(2))]
     made = {name: program_on(machine("hopper"), weights(), dims, pipeline_hopper, plan, name)
             for name, plan in {"fp32": EXACT, **PLANS}.items()}  # fmt: skip
-    made["fp8"].set_scales(measure_scales(made["bf16"], samples, 99.9, lambda text: None).scales)
+    measure_scales(made["fp8"], random_samples(dims, 2, tokens), 99.9, lambda text: None)
     return made, random_inputs(dims, 1, tokens)
 
 

@@ -11,11 +11,10 @@ import torch
 from support.checkpoints import TINY, random_tensors
 from support.machines import machine
 from support.oracle import OraclePi05
-from support.programs import as_float_images, cosine, program_on, random_inputs
+from support.programs import as_float_images, calibrated_program, cosine, program_on, random_inputs, random_samples
 from support.sizes import SIZES
 
 from flashrt_core.blocks.plan import FP32, Plan
-from flashrt_core.frontends.calibrate import measure_scales
 from flashrt_core.frontends.program import Variant
 from flashrt_core.models.pi05 import pipeline_hopper
 
@@ -38,12 +37,8 @@ def program(state, dims, plan):
 
 
 def fp8_program(state, dims):
-    samples = [(s.images, s.ids, s.noise) for s in (random_inputs(dims, 50 + i, 17) for i in range(4))]
-    wide = program(state, dims, pipeline_hopper.PLAN_WIDE)
-    result = measure_scales(wide, samples, 99.9, lambda text: None)
-    out = program(state, dims, pipeline_hopper.PLAN_FP8)
-    out.set_scales(result.scales)
-    return out
+    plan, samples = pipeline_hopper.PLAN_FP8, random_samples(dims, 4, 17)
+    return calibrated_program(machine("hopper"), state, dims, pipeline_hopper, plan, samples)
 
 
 def run(p, inputs, variant: Variant = Variant.FULL_U8) -> np.ndarray:

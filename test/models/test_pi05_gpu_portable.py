@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.machines import machine
-from support.programs import cosine, program_on, random_inputs
+from support.programs import calibrated_program, cosine, program_on, random_samples
 from support.sizes import SIZES
 from test_pi05_gpu import BF16_COSINE, EXACT, FP8_COSINE, reference, run
 
-from flashrt_core.frontends.calibrate import measure_scales
 from flashrt_core.hardware.rtx.machine import OrinMachine, Sm89Machine
 from flashrt_core.models.pi05 import pipeline_rtx_sm89 as pipeline
 from flashrt_core.ops.table import Epilogue
@@ -42,11 +41,7 @@ def test_bf16_against_the_oracle(sm89, name: str) -> None:
 @pytest.mark.parametrize("name", FP8_COSINE)
 def test_fp8_against_the_oracle(sm89, name: str) -> None:
     dims, state, inputs, want = reference(name)
-    samples = [(s.images, s.ids, s.noise) for s in (random_inputs(dims, 50 + i, 17) for i in range(4))]
-    wide = program_on(sm89, state, dims, pipeline, pipeline.PLAN_WIDE, "wide")
-    p = program_on(sm89, state, dims, pipeline, pipeline.PLAN_FP8, "fp8")
-    p.set_scales(measure_scales(wide, samples, 99.9, lambda text: None).scales)
-    got = run(p, inputs)
+    got = run(calibrated_program(sm89, state, dims, pipeline, pipeline.PLAN_FP8, random_samples(dims, 4, 17)), inputs)
     print(f"\nportable fp8 {name}: cosine {cosine(got, want):.6f}")
     assert cosine(got, want) >= FP8_COSINE[name]
 

@@ -9,16 +9,24 @@ import pytest
 import torch
 from support.checkpoints import TINY, random_tensors
 from support.oracle import OraclePi05
-from support.programs import as_float_images, cosine, host_program, random_inputs
+from support.programs import (
+    as_float_images,
+    calibrated_program,
+    cosine,
+    host_program,
+    random_inputs,
+    random_samples,
+)  # fmt: skip
 from support.sizes import DEMO, SIZES
 
-from flashrt_core.frontends.calibrate import measure_scales
 from flashrt_core.frontends.program import Variant
+from flashrt_core.hardware.host.machine import HostMachine
 from flashrt_core.models.pi05 import pipeline_host
 from flashrt_core.models.pi05.dims import Pi05Dims
 from flashrt_core.types import U8
 
 TOLERANCE = 1e-4
+FP8_COSINE = {"demo": 0.9994, "full_width": 0.9998}  # nearest rounding of the weights: 0.9990 and 0.9997
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,15 +108,14 @@ def test_fp32_matches_the_oracle_at_every_stage(name: str) -> None:
 def test_fp8_emulation_stays_close_to_fp32(name: str) -> None:
     dims = SIZES[name]
     state, inputs, want, _ = run_both(dims)
-    samples = [(s.images, s.ids, s.noise) for s in (random_inputs(dims, 50 + i, 17) for i in range(4))]
-    result = measure_scales(host_program(state, dims), samples, 99.9, lambda text: None)
-    program = host_program(state, dims, pipeline_host.PLAN_FP8)
-    program.set_scales(result.scales)
+    program = calibrated_program(
+        HostMachine(), state, dims, pipeline_host, pipeline_host.PLAN_FP8, random_samples(dims, 4, 17)
+    )
     program.capture()
     program.write(inputs.images, inputs.ids, inputs.noise)
     got = program.replay(Variant.FULL_U8)
     assert not np.array_equal(got, want), "FP8 must not be fp32 in disguise"
-    assert cosine(got, want) >= 0.999
+    assert cosine(got, want) >= FP8_COSINE[name]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ with one log line, and the caller measures again. Names and positional arguments
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ from ..utils.sealed_json import checksum
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 2  # 1 is upstream FlashRT's, which is bound to the first 64 KB of the checkpoint
+SCHEMA = 3  # 1 is upstream FlashRT's, which is bound to the first 64 KB of the checkpoint; 2 had no means
 _MAX_BYTES = 16 << 20
 _FILE_NAME = re.compile(r"([0-9a-f]{64})_Se\d+_[0-9a-f]{12}\.json")
 _ARRAYS = ("enc_scales", "enc_alpha", "ae_scales", "enc_w_scales")
@@ -70,6 +71,7 @@ def save_calibration(
     *,
     activation_scales: Mapping[str, float] | None = None,
     weight_scales: Mapping[str, float] | None = None,
+    input_means: Mapping[str, np.ndarray] | None = None,
     hardware: str = "host",
     shape: str = "",
     plan: str = "",
@@ -78,9 +80,10 @@ def save_calibration(
 ) -> Path | None:
     """Write the scales atomically and return the file's path, or None (one warning) when the disk does not allow it.
 
-    activation_scales, weight_scales: by site, such as "encoder.3.down". digest: the checkpoint's sha256 when the caller
-    has it; else the checkpoint is read in full. cache_dir: default ~/.cache/flashrt/calibration.
-    ConfigError for a scale that is not finite and > 0 in fp32 (named) or metadata that is not JSON; CheckpointNotFound.
+    activation_scales, weight_scales: by site, such as "encoder.3.down". input_means: fp32 [K] by weight. digest: the
+    checkpoint's sha256 when the caller has it; else the checkpoint is read in full. cache_dir: default
+    ~/.cache/flashrt/calibration. ConfigError for a scale that is not finite and > 0 in fp32 or a mean that is not finite (both
+    named), or metadata that is not JSON; CheckpointNotFound.
     """
     key = CacheKey(digest or checkpoint_digest(checkpoint_path), Se, hardware, shape, plan)
     arrays = dict(zip(_ARRAYS, (enc_scales, enc_alpha, ae_scales, enc_w_scales), strict=True))
@@ -91,6 +94,7 @@ def save_calibration(
         body[name] = {str(site): float(value) for site, value in (scales or {}).items()}
     body["metadata"] = dict(metadata or {})
     _check_scales(body)
+    body["input_means"] = {str(name): _text_of(name, mean) for name, mean in (input_means or {}).items()}
     try:
         data = json.dumps({**body, "sha256": checksum(body)}, indent=1, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
@@ -115,7 +119,8 @@ def load_calibration(
     digest: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> dict[str, object] | None:
-    """What save_calibration stored for exactly this key, or None: absent, foreign, unsafe or damaged (one log line)."""
+    """What save_calibration stored for exactly this key, `input_means` as arrays, or None: absent, foreign, unsafe or damaged
+    (one log line)."""
     key = CacheKey(digest or checkpoint_digest(checkpoint_path), Se, hardware, shape, plan)
     try:
         with open_private_dir(_directory(cache_dir)) as descriptor:
@@ -187,7 +192,32 @@ def _verified(data: bytes, key: CacheKey) -> dict[str, object]:
     if stored != checksum(body):
         raise ConfigError("sha256 of the cache", expected=checksum(body), found=repr(stored)[:80])
     _check_scales(body)
+    if not isinstance(body.get("input_means"), dict):
+        raise ConfigError(
+            "input_means of the cache", expected="an object", found=type(body.get("input_means")).__name__
+        )
+    body["input_means"] = {name: _mean_of(name, text) for name, text in body["input_means"].items()}
     return body
+
+
+def _text_of(name: str, mean: np.ndarray) -> str:
+    """fp32 little-endian, base64: as digits they would be three times as long."""
+    values = np.asarray(mean, dtype="<f4")
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise ConfigError(
+            f"mean input of {name}", expected="finite fp32 [K]", found=f"shape {list(values.shape)}, or not finite"
+        )
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _mean_of(name: str, text: object) -> np.ndarray:
+    try:
+        values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"mean input of {name}", expected="fp32 values in base64", found=str(error)) from error
+    if not np.isfinite(values).all():
+        raise ConfigError(f"mean input of {name}", expected="finite values", found="NaN or infinity")
+    return values
 
 
 def _check_scales(body: Mapping[str, object]) -> None:

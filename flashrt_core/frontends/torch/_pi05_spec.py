@@ -6,8 +6,11 @@ Key names: openpi's PyTorch layout (LeRobot's is the same behind `model.`). The 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -79,17 +82,32 @@ class FusedKV:
         return torch.cat([interleave_qk(k, self.heads), v]) * (1.0 + norm)
 
 
-def build_spec(dims: Pi05Dims, plan: Plan, embedding_key: str) -> ModelWeightSpec:
-    """Everything the model reads, in the dtypes of the plan. FP8 scales go into `<name>_scale`."""
+_STAGES = {"vis": "vision", "enc": "encoder", "dec": "decoder"}
+
+
+def build_spec(
+    dims: Pi05Dims, plan: Plan, embedding_key: str, means: Mapping[str, np.ndarray] | None = None
+) -> ModelWeightSpec:
+    """Everything the model reads, in the dtypes of the plan. FP8 scales go into `<name>_scale`.
+
+    means: fp32 [K] by weight (`sites.weight_site`), the mean input that a weight's rounding to FP8 keeps; None: nearest.
+    """
     vis, enc, dec = plan.vision.act, plan.encoder.act, plan.decoder.act
     kv_heads, last = dims.prefix.num_kv_heads, dims.prefix.num_layers - 1
     fp32 = [To(torch.float32)]
+
+    def mean_input(name: str, ctx: LoaderContext) -> torch.Tensor | None:
+        stage, _, gemm = name.partition("_")
+        site = {"proj": "vision.proj", "enc_last_kv": f"encoder.{last}.qkv"}.get(
+            name, f"{_STAGES.get(stage)}.{ctx.layer_idx}.{gemm}"
+        )
+        return None if means is None else torch.from_numpy(means[site])
 
     def weight(name: str, key: Any, dtype: DType, before: tuple = (), one: bool = False) -> Item:
         """A GEMM weight in `dtype`; E4M3 is quantised from fp32."""
         sink = (Attr if one else TensorList)(f"{name}_w")
         if dtype == E4M3:
-            return Item(name, key, [*fp32, *before, Quant()], sink, scale_into=f"{name}_scale")
+            return Item(name, key, [*fp32, *before, Quant(partial(mean_input, name))], sink, scale_into=f"{name}_scale")
         return Item(name, key, [*fp32, *before, To(_TORCH[dtype])], sink)
 
     def plain(name: str, key: Any, before: tuple = (), one: bool = False) -> Item:

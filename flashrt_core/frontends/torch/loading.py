@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...blocks.plan import Plan
 from ...executors.weight_loader import ModelWeightSpec, WeightLoader, WeightSource, check_complete
 
 
-def load_torch_weights(frontend: Any, plan: Plan) -> tuple[SimpleNamespace, dict[str, float]]:
-    """`load_tensors` of the frontend's checkpoint, after checking names, shapes and dtypes against the profile."""
+def load_torch_weights(
+    frontend: Any, plan: Plan, means: Mapping[str, np.ndarray] | None = None
+) -> tuple[SimpleNamespace, dict[str, float]]:
+    """`load_tensors` of the frontend's checkpoint, after checking names, shapes and dtypes against the profile. means: the
+    spec's."""
     model, dims = frontend.MODEL, frontend.dims
     source = frontend.checkpoint.source(device=frontend.machine.torch_device)
     model.check_dims(frontend.profile, source)
-    spec = frontend.SPEC(dims, plan, model.embedding_key(source))
+    spec = frontend.SPEC(dims, plan, model.embedding_key(source), means)
     unread = [*model.unused_tensors(frontend.profile.dims), *model.skipped_tensors(dims)]
     check_complete(source, spec, ignore=unread, shapes=model.expected_tensors(frontend.profile.dims))
     return load_tensors(source, spec, model, dims, frontend.machine)

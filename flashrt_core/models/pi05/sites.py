@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ...blocks.adarms import ExpertSites
@@ -28,6 +29,11 @@ def site_names(dims: Pi05Dims) -> tuple[str, ...]:
         for g in GEMMA_GEMMS
     ]
     return tuple(names)
+
+
+def weight_site(site: str) -> str:
+    """Whose input a site is, the same weight at every denoise step: "decoder.step3.5.o" -> "decoder.5.o"."""
+    return re.sub(r"^decoder\.step\d+", "decoder", site)
 
 
 @dataclass(frozen=True)

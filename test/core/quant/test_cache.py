@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
@@ -13,6 +14,7 @@ import pytest
 
 from flashrt_core.core.quant import cache
 from flashrt_core.core.quant.cache import clear_calibration, load_calibration, save_calibration
+from flashrt_core.core.utils.sealed_json import checksum
 from flashrt_core.errors import ConfigError
 from flashrt_core.version import __version__
 
@@ -49,6 +51,25 @@ def test_named_scales_survive_bit_for_bit(tmp_path):
     assert list(loaded["activation_scales"]) == list(sites)
     np.testing.assert_array_equal(np.array(list(loaded["activation_scales"].values()), np.float32), values)
     assert loaded["weight_scales"] == {"w": float(np.float32(1e-12))}
+
+
+def test_means_survive_bit_for_bit_and_broken_ones_are_refused(tmp_path, caplog):
+    means = {"encoder.3.down": np.random.default_rng(0).standard_normal(17).astype(np.float32), "vision.proj": np.zeros(8)}
+    path = save(tmp_path, input_means=means)
+    loaded = load(tmp_path)["input_means"]
+    assert list(loaded) == list(means) and loaded["vision.proj"].dtype == np.float32
+    assert all(np.array_equal(loaded[name], mean) for name, mean in means.items())
+    for bad in ([1.0, np.nan], [[1.0]], [1e39]):
+        with pytest.raises(ConfigError, match="mean input of w"), np.errstate(over="ignore"):
+            save(tmp_path, input_means={"w": np.array(bad)})
+    for broken, words in (("!", "base64"), (base64.b64encode(b"abc").decode(), "base64"), (3, "base64"),
+                          (base64.b64encode(np.float32("nan").tobytes()).decode(), "finite")):  # fmt: skip
+        body = json.loads(path.read_text())
+        body["input_means"]["vision.proj"] = broken
+        body.pop("sha256")
+        path.write_text(json.dumps({**body, "sha256": checksum(body)}))
+        caplog.clear()
+        assert load(tmp_path) is None and "mean input of vision.proj" in caplog.text and words in caplog.text
 
 
 def test_arrays_are_accepted_and_keep_their_shape(tmp_path):
