@@ -8,6 +8,7 @@ quantised weights has to be in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,14 +28,14 @@ def measure_means(program: Program, samples: Sequence[Sample], say: Say) -> dict
 
     ObservationError when a value is not finite.
     """
-    machine, weight_site = program.machine, program.model.weight_site
+    machine = program.machine
     sums: dict[str, np.ndarray] = {}
     rows: dict[str, int] = {}
     widest = max(row.shape[-1] for row in program.rows.rows.values())
     column = machine.ctx.buffer("calibration.columns", F32.nbytes * widest)
 
-    def add(name: str, output: Output) -> None:
-        weight = weight_site(name)
+    def add(site: str, output: Output) -> None:
+        weight = program.model.weight_site(site)
         machine.upload(column, np.zeros(output.cols, np.float32))
         machine.ops.column_sum(output.ptr, column.dptr(), output.rows, output.cols, output.dtype, output.stream)
         total = machine.download(column, F32, (output.cols,))
@@ -43,8 +44,7 @@ def measure_means(program: Program, samples: Sequence[Sample], say: Say) -> dict
 
     for i, sample in enumerate(samples):
         say(f"calibrating: means of observation {i + 1} of {len(samples)}")
-        calibrator = Calibrator()  # says which site is not finite
-        _observe(program, sample, calibrator, add)
+        _observe(program, sample, Calibrator(), add)
     return {weight: (total / rows[weight]).astype(np.float32) for weight, total in sums.items()}
 
 
@@ -69,8 +69,7 @@ def _observe(
     result = machine.ctx.buffer("calibration.result", SCALE_BYTES)
     amax = np.zeros(len(names), np.float32)
 
-    def measure(output: Output) -> None:
-        site = program.site_at(output.slot)
+    def measure(site: int, output: Output) -> None:
         machine.upload(result, np.zeros(1, np.float32))
         machine.ops.amax(output.ptr, result.dptr(), output.rows * output.cols, output.dtype, output.stream)
         amax[site] = machine.download(result, F32, (1,))[0]
@@ -89,10 +88,9 @@ def _count_clipped(program: Program, samples: Sequence[Sample]) -> tuple[np.ndar
     counts = machine.ctx.buffer("calibration.clipped", F32.nbytes * shape[0] * shape[1])
     clipped, seen = np.zeros(shape[0]), np.zeros(shape[0])
 
-    def measure(output: Output) -> None:
-        site, n = program.site_at(output.slot), output.rows * output.cols
+    def measure(site: int, output: Output) -> None:
+        n, into = output.rows * output.cols, counts.dptr() + SCALE_BYTES * site
         seen[site] += n
-        into = counts.dptr() + SCALE_BYTES * site
         machine.ops.count_saturated(output.ptr, output.slot, into, n, output.dtype, output.stream)
 
     for sample in samples:
@@ -102,7 +100,14 @@ def _count_clipped(program: Program, samples: Sequence[Sample]) -> tuple[np.ndar
     return clipped, seen
 
 
-def _run(program: Program, sample: Sample, measure: Callable[[Output], None]) -> None:
+def _run(program: Program, sample: Sample, measure: Callable[[int, Output], None]) -> None:
+    """Run one sample. measure(number of the site, the rows of its output that reach the actions)."""
     images, ids, noise = sample
+
+    def used(output: Output) -> None:
+        site = program.site_at(output.slot)
+        rows = program.model.used_rows(program.site_names[site], output.rows, program.dims, len(ids))
+        measure(site, replace(output, rows=rows))
+
     program.write(images, ids, noise)
-    program.run_measured(full_variant(images), measure)
+    program.run_measured(full_variant(images), used)

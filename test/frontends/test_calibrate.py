@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support.checkpoints import TINY, random_tensors
@@ -35,8 +37,10 @@ def inputs_of_gemms(program, sample) -> dict[str, np.ndarray]:
     seen = {}
 
     def keep(output) -> None:
+        site = program.site_names[program.site_at(output.slot)]
         read = tensor_at(output.ptr, (output.rows, output.cols), output.dtype)
-        seen[program.site_names[program.site_at(output.slot)]] = read.float().numpy().copy()
+        valid = program.valid_prefix() if site.startswith("encoder.") else output.rows
+        seen[site] = read[:valid].float().numpy().copy()
 
     program.write(*sample)
     program.run_measured(Variant.FULL_U8, keep)
@@ -93,6 +97,19 @@ def captured(program, inputs) -> np.ndarray:
     program.capture()
     program.write(inputs.images, inputs.ids, inputs.noise)
     return program.replay(Variant.FULL_U8)
+
+
+def test_rows_behind_the_prompt_are_not_measured() -> None:
+    """A prompt of 11 tokens gives the same scales and means whatever room there is for longer ones."""
+    state, one = random_tensors(TINY, 0), samples(1)
+    found = []
+    for capacity in (11, 40):
+        p = host_program(state, dataclasses.replace(TINY, prompt_capacity=capacity), pipeline_host.PLAN_FP8)
+        means = measure_means(p, one, lambda text: None)
+        found.append((measure_scales(p, one, 99.9, lambda text: None).scales, means))
+    (scales, means), (more_scales, more_means) = found
+    assert all(np.isclose(more_scales[site], scale, rtol=1e-5) for site, scale in scales.items())
+    assert all(np.allclose(more_means[w], mean, rtol=1e-3, atol=1e-5) for w, mean in means.items())
 
 
 def test_decoder_sites_differ_per_step(program) -> None:

@@ -13,7 +13,7 @@ from .buffers import IMAGES, attention_slots, attention_spec, buffer_plan, buffe
 from .dims import Pi05Dims
 from .profile import Pi05Profile, load_profile
 from .prompt import tokenize
-from .sites import site_names, sites_at, weight_site
+from .sites import site_names, sites_at, used_rows, weight_site
 from .tensors import VISION, check_dims, embedding_key, expected_tensors, unused_tensors
 from .weights import style_array, weights_at
 
@@ -36,6 +36,7 @@ __all__ = [
     "style_array",
     "tokenize",
     "unused_tensors",
+    "used_rows",
     "weight_site",
     "weights_at",
 ]

@@ -36,6 +36,11 @@ def weight_site(site: str) -> str:
     return re.sub(r"^decoder\.step\d+", "decoder", site)
 
 
+def used_rows(site: str, rows: int, dims: Pi05Dims, tokens: int) -> int:
+    """How many of a site's rows, from the first on, reach the actions of a prompt of `tokens`: the prefix has room for more."""
+    return dims.image_tokens + tokens if site.startswith("encoder.") else rows
+
+
 @dataclass(frozen=True)
 class Pi05Sites:
     """Pointers into the scale array, in the shape the blocks take them."""
