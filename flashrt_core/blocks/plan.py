@@ -11,13 +11,21 @@ from ..types import BF16, E4M3, F32, DType
 class Precision:
     """act: dtype of GEMM inputs and weights. wide: dtype of the residual stream, Q/K/V and everything not quantised.
 
-    per_step: activation scales are calibrated per denoise step (expert only).
+    per_step: activation scales are calibrated per denoise step (expert only). heads_wide: attention's output and the weight that
+    reads it stay at `wide` (vision only): all tokens' outputs there are much alike, so what rounding takes from one it takes from
+    all, and it does not average out.
     """
 
     name: str
     act: DType
     wide: DType
     per_step: bool = False
+    heads_wide: bool = False
+
+    @property
+    def heads(self) -> DType:
+        """dtype of the attention's output and of the weight that reads it."""
+        return self.wide if self.heads_wide else self.act
 
     @property
     def quantised(self) -> bool:
@@ -27,8 +35,10 @@ class Precision:
 FP32 = Precision("fp32", F32, F32)
 BF16_STAGE = Precision("bf16", BF16, BF16)
 FP8_STATIC = Precision("fp8_static", E4M3, BF16)
+FP8_VISION = Precision("fp8_static", E4M3, BF16, heads_wide=True)
 FP8_PER_STEP = Precision("fp8_per_step", E4M3, BF16, per_step=True)
 FP8_STATIC_WIDE32 = Precision("fp8_static", E4M3, F32)
+FP8_VISION_WIDE32 = Precision("fp8_static", E4M3, F32, heads_wide=True)
 FP8_PER_STEP_WIDE32 = Precision("fp8_per_step", E4M3, F32, per_step=True)
 
 

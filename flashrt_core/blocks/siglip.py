@@ -41,7 +41,8 @@ class SiglipBuffers:
     images: int  # [V, S, S, 3] u8 or f32
     patches: int  # [V*T, K] wide
     x: int  # [V*T, D] wide, the residual stream
-    act: int  # [V*T, D] act: a norm's output, then the attention's
+    act: int  # [V*T, D] act: a norm's output
+    heads: int  # [V*T, D] heads: the attention's output
     qkv: int  # [V*T, 3D] wide
     hidden: int  # [V*T, mlp] act
     pooled: int  # [V*T, D] wide: post-norm tokens before pooling
@@ -83,8 +84,8 @@ def siglip_forward(
     for i, (layer, (s_qkv, s_o, s_fc1, s_fc2)) in enumerate(zip(w.layers, s.layers, strict=True)):
         ops.layer_norm(b.x, layer.ln1_w, layer.ln1_b, b.act, s_qkv, M, D, d.ln_eps, p.wide, p.act, stream)
         linear(ops, b.act, layer.qkv, b.qkv, M, Epilogue.BIAS, x_scale=s_qkv, **wide)
-        attn.run("vision", i, d.tokens, out_scale=s_o, stream=stream)  # qkv -> act
-        linear(ops, b.act, layer.o, b.x, M, Epilogue.BIAS_RESIDUAL, x_scale=s_o, res=b.x, **add)
+        attn.run("vision", i, d.tokens, out_scale=s_o, stream=stream)  # qkv -> heads
+        linear(ops, b.heads, layer.o, b.x, M, Epilogue.BIAS_RESIDUAL, x_scale=s_o, res=b.x, **add)
         ops.layer_norm(b.x, layer.ln2_w, layer.ln2_b, b.act, s_fc1, M, D, d.ln_eps, p.wide, p.act, stream)
         linear(
             ops, b.act, layer.fc1, b.hidden, M, Epilogue.BIAS_GELU,

@@ -37,6 +37,6 @@ class SlotAttentionBackend(AttentionBackendBase):
             B=s["batch"], M=q_seq, KV=kv_seq, kv_extra=s["kv_extra"],
             H=spec.num_q_heads, KVH=spec.num_kv_heads, HD=spec.head_dim,
             q_stride=s["q_stride"], kv_stride=s["kv_stride"], scale=spec.head_dim**-0.5,
-            dtype=s["precision"].wide, out_dtype=s["precision"].act, stream=stream,
+            dtype=s["precision"].wide, out_dtype=s["precision"].heads, stream=stream,
         )  # fmt: skip
         return s["out"]

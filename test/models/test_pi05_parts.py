@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.checkpoints import TINY
 
-from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_STATIC, FP32, Plan
+from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_VISION, FP32, Plan
 from flashrt_core.core.utils.norm_stats import NormStats, Stats
 from flashrt_core.errors import ConfigError, ObservationError
 from flashrt_core.models.pi05.actions import robot_actions
@@ -54,9 +54,10 @@ def test_sites_count_as_upstream_reports() -> None:
 
 
 def test_buffers_follow_the_plan() -> None:
-    plan = Plan(vision=FP8_STATIC, encoder=BF16_STAGE, decoder=FP8_PER_STEP)
+    plan = Plan(vision=FP8_VISION, encoder=BF16_STAGE, decoder=FP8_PER_STEP)
     rows = buffer_plan(FULL, plan).rows
-    assert rows["vis.act"].dtype == E4M3 and rows["enc.act"].dtype == BF16 and rows["dec.hidden"].dtype == E4M3
+    assert rows["vis.act"].dtype == E4M3 and rows["vis.heads"].dtype == BF16
+    assert rows["enc.act"].dtype == BF16 and rows["dec.hidden"].dtype == E4M3
     assert rows["enc.hidden"].shape == (712, 16384) and rows["cache.k.0"].shape == (722, 256)
     assert "enc.hidden" in str(buffer_plan(FULL, plan)) and plan.name == "fp8"
     assert buffer_plan(TINY, Plan(FP32, FP32, FP32)).nbytes < 1 << 20

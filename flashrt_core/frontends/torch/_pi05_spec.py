@@ -125,7 +125,7 @@ def build_spec(
             plain("vis_ln1_b", at + "layer_norm1.bias"),
             weight("vis_qkv", cat(*(f"{at}self_attn.{p}_proj.weight" for p in "qkv")), vis),
             plain("vis_qkv_b", cat(*(f"{at}self_attn.{p}_proj.bias" for p in "qkv"))),
-            weight("vis_o", at + "self_attn.out_proj.weight", vis),
+            weight("vis_o", at + "self_attn.out_proj.weight", plan.vision.heads),
             plain("vis_o_b", at + "self_attn.out_proj.bias"),
             plain("vis_ln2_w", at + "layer_norm2.weight"),
             plain("vis_ln2_b", at + "layer_norm2.bias"),

@@ -42,6 +42,7 @@ def buffer_plan(dims: Pi05Dims, plan: Plan) -> BufferPlan:
     b.add("vis.patches", vis.wide, patches, patch_cols(dims))
     b.add("vis.x", vis.wide, patches, v.width)
     b.add("vis.act", vis.act, patches, v.width)
+    b.add("vis.heads", vis.heads, patches, v.width)
     b.add("vis.qkv", vis.wide, patches, 3 * v.width)
     b.add("vis.hidden", vis.act, patches, hidden_cols(dims))
     b.add("vis.pooled", vis.wide, patches, v.width)
@@ -91,6 +92,7 @@ def buffers_at(dims: Pi05Dims, at: dict[str, int], image_dtype: DType) -> Pi05Bu
             at["vis.patches"],
             at["vis.x"],
             at["vis.act"],
+            at["vis.heads"],
             at["vis.qkv"],
             at["vis.hidden"],
             at["vis.pooled"],
@@ -141,7 +143,7 @@ def attention_slots(dims: Pi05Dims, at: dict[str, int], plan: Plan) -> dict[str,
     caches = [(at[f"cache.k.{i}"], at[f"cache.v.{i}"]) for i in layers]
     return {
         "vision": dict(
-            q=qkv, kv=[(qkv + wide, qkv + 2 * wide)] * v.num_layers, out=at["vis.act"], batch=dims.num_views,
+            q=qkv, kv=[(qkv + wide, qkv + 2 * wide)] * v.num_layers, out=at["vis.heads"], batch=dims.num_views,
             q_stride=3 * v.width, kv_stride=3 * v.width, kv_len=0, kv_extra=0, precision=plan.vision,
         ),
         "encoder": dict(

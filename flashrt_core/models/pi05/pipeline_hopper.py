@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_STATIC, Plan
+from ...blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_STATIC, FP8_VISION, Plan
 from ...hardware.hopper import denoise_loop as loop
 from .buffers import Pi05Buffers
 from .dims import Pi05Dims
@@ -17,7 +17,7 @@ __all__ = ["FP8_BY_DEFAULT", "PLAN_FP8", "PLAN_WIDE", "denoise", "denoise_at_onc
 
 FP8_BY_DEFAULT = True
 PLAN_WIDE = Plan(vision=BF16_STAGE, encoder=BF16_STAGE, decoder=BF16_STAGE)
-PLAN_FP8 = Plan(vision=FP8_STATIC, encoder=FP8_STATIC, decoder=FP8_PER_STEP)
+PLAN_FP8 = Plan(vision=FP8_VISION, encoder=FP8_STATIC, decoder=FP8_PER_STEP)
 
 
 def denoise_at_once(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...blocks.denoise import denoise_step
 from ...blocks.gemma import gemma_prefill
-from ...blocks.plan import FP8_PER_STEP_WIDE32, FP8_STATIC_WIDE32, FP32, Plan
+from ...blocks.plan import FP8_PER_STEP_WIDE32, FP8_STATIC_WIDE32, FP8_VISION_WIDE32, FP32, Plan
 from ...blocks.siglip import siglip_forward
 from .buffers import Pi05Buffers
 from .dims import Pi05Dims
@@ -16,7 +16,7 @@ from .weights import Pi05Weights
 
 FP8_BY_DEFAULT = False  # a CPU has no FP8 units: emulation is for studying precision
 PLAN_WIDE = Plan(vision=FP32, encoder=FP32, decoder=FP32)
-PLAN_FP8 = Plan(vision=FP8_STATIC_WIDE32, encoder=FP8_STATIC_WIDE32, decoder=FP8_PER_STEP_WIDE32)
+PLAN_FP8 = Plan(vision=FP8_VISION_WIDE32, encoder=FP8_STATIC_WIDE32, decoder=FP8_PER_STEP_WIDE32)
 
 
 def encode(

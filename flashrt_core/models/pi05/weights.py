@@ -54,7 +54,7 @@ def weights_at(t: Any, dims: Pi05Dims, plan: Plan, ptr: Callable[[Any], int], st
             SiglipLayer(
                 ln1_w=ptr(t.vis_ln1_w[i]), ln1_b=ptr(t.vis_ln1_b[i]),
                 qkv=lin("vis_qkv", i, 3 * v.width, v.width, va, bias=True),
-                o=lin("vis_o", i, v.width, v.width, va, bias=True),
+                o=lin("vis_o", i, v.width, v.width, plan.vision.heads, bias=True),
                 ln2_w=ptr(t.vis_ln2_w[i]), ln2_b=ptr(t.vis_ln2_b[i]),
                 fc1=lin("vis_fc1", i, hidden_cols(dims), v.width, va, bias=True),
                 fc2=lin("vis_fc2", i, v.width, hidden_cols(dims), va, bias=True),
