@@ -205,6 +205,7 @@ class PolicyNode(ThreadedLifecycleNode):
             if not stack.loop.wait_inactive(timeout_s):
                 self.get_logger().warning(f"not at rest after {timeout_s} s")
             ticker.stop(0.5)
+            stack.loop.abandon()  # else it would wait for ticks for ever, and refuse the next activation
 
     def _free(self) -> None:
         self._graph.watch((), ())

@@ -143,6 +143,12 @@ class ControlLoop:
         """Wait, in the caller's thread, until the loop is inactive; False when the time is up."""
         return self._idle.wait(timeout_s)
 
+    def abandon(self) -> None:
+        """Silent at once, wherever the arm is: for when nobody calls `tick` any more (simulated time that stands still)."""
+        with self._lock:
+            if self._mode is not Mode.INACTIVE:
+                self._end()
+
     def takeover(self) -> None:
         """Somebody else commands the robot: silent from the next tick on (F21)."""
         with self._lock:
@@ -158,7 +164,8 @@ class ControlLoop:
                 raise ConfigError("release", expected="a control loop that was taken over", found=self._mode.value)
             self._check_ready()
             self._anchor(state)
-            self.health.clear("F21", self.clock.now_ns())
+            # An operator's act, as activate: the one who took over was a second publisher (F18), and may have gone again.
+            self.health.operator_clear(self.clock.now_ns())
             self._reset_runner(self.outlet.guard.last_command)
             self._mode = Mode.ACTIVE
 
@@ -248,7 +255,8 @@ class ControlLoop:
             return None  # nothing is known to command: silence is safe
         source = "chunk" if served else ("hold" if self.counters.chunks else "anchor")
         record = self.outlet.publish(command, source, now, self.counters.chunks - 1, self._row)
-        if taken is not None and served and record is not None:
+        # A chunk whose first row the guard refused is no plan: an output that sends it ahead would execute it all the same.
+        if taken is not None and served and record is not None and record.source == "chunk":
             self.outlet.announce(taken, record, self.runner.plan, self._asked)
         return record
 

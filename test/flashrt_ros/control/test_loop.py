@@ -299,6 +299,43 @@ def test_release_refuses_a_first_command_far_away():
     records = go(rig, 10)
     assert {float(r.command[0]) for r in records} == {30.0} and "F21" in rig.health.active
     assert "chunk" not in {r.source for r in records}
+    assert not rig.record.chunks, "what the guard refuses is not announced to outputs that send it ahead"
+
+
+def test_F21_release_takes_over_from_whom_was_a_second_publisher():
+    """A teleoperation that commands on our topic is F18, a stop: it must not outlive the takeover."""
+    rig = LoopRig(0.0).activate()
+    go(rig, 10)
+    rig.loop.takeover()
+    for _ in range(5):
+        rig.health.raise_("F18", "teleop publishes too")
+        rig.tick()
+    assert rig.health.active == {"F21": Level.HOLD, "F18": Level.STOP} and rig.loop.request is None
+    rig.see()
+    rig.loop.release()
+    records = go(rig, 20)
+    assert not rig.active() and rig.loop.request is None and records[-1].source == "chunk"
+    rig.loop.takeover()
+    rig.tick()
+    rig.see()
+    rig.loop.release()
+    rig.health.raise_("F18", "teleop publishes still")
+    go(rig, 5)
+    assert rig.loop.request == "deactivate", "one that goes on publishing stops the arm"
+
+
+@pytest.mark.parametrize("how", ["deactivate", "takeover", ""])
+def test_without_ticks_it_can_be_abandoned_and_activated_anew(how):
+    """Simulated time may stand still before the arm is at rest: the next activation must not find a loop that still ends."""
+    rig = LoopRig(0.0).activate()
+    go(rig, 30)
+    if how:
+        getattr(rig.loop, how)()
+    assert not rig.loop.wait_inactive(0)
+    rig.loop.abandon()
+    assert rig.loop.wait_inactive(0) and rig.tick() is None
+    rig.loop.abandon()
+    assert go(rig.activate(), 10)[-1].source == "chunk"
 
 
 def test_takeover_then_deactivate():
