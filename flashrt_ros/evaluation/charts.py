@@ -9,6 +9,8 @@ import numpy as np
 
 WIDTH = 520  # of every viewBox; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 34
+CHARACTER = 7.4  # width of one at the page's 13 px, in a wide sans-serif
+NAME_WIDTH = 320  # at most, of the names beside bars
 
 
 def _svg(height: int, parts: Sequence[str], label: str) -> str:
@@ -116,18 +118,20 @@ def lines(series: dict[str, np.ndarray], boundaries: Sequence[int], period_s: fl
 
 
 def bars(rows: Sequence[tuple[str, int, int]], label: str) -> str:
-    """One horizontal bar a row: (name, successes, episodes)."""
-    step, name_w = 25, 236
+    """One horizontal bar a row: (name, successes, episodes). A name that has no room is cut; its tip has the whole."""
+    step, longest = 25, max((len(name) for name, _, _ in rows), default=0)
+    name_w = min(NAME_WIDTH, 16 + CHARACTER * longest)
+    room = int((name_w - 16) / CHARACTER + 1e-6)
     parts = []
     w = WIDTH - name_w - 52
     for i, (name, wins, n) in enumerate(rows):
         top = 4 + i * step
-        name = name if len(name) < 38 else name[:36] + "..."
+        cut = name if len(name) <= room else name[: room - 1] + "…"
         fill = w * wins / max(1, n)
         parts += [
-            _text(name_w - 8, top + 15, name, "end"),
-            f'<rect class="track" x="{name_w}" y="{top + 4}" width="{w}" height="14" rx="3"/>',
-            f'<rect class="bar good" x="{name_w}" y="{top + 4}" width="{fill:.1f}" height="14" rx="3"/>',
+            f"<g><title>{escape(name)}</title>{_text(name_w - 8, top + 15, cut, 'end')}</g>",
+            f'<rect class="track" x="{name_w:.1f}" y="{top + 4}" width="{w:.1f}" height="14" rx="3"/>',
+            f'<rect class="bar good" x="{name_w:.1f}" y="{top + 4}" width="{fill:.1f}" height="14" rx="3"/>',
             _text(name_w + w + 8, top + 15, f"{wins}/{n}", "start", "t strong"),
         ]
     return _svg(8 + step * max(1, len(rows)), parts, label)

@@ -43,13 +43,14 @@ def write_gif(path: Path, episodes: Sequence[Episode], limit: int = MAX_BYTES) -
 
 
 def _palette(pictures: Sequence[object]):
+    """256 colours for all pictures, spread over the colours that occur: by area, a small red block would turn brown."""
     from PIL import Image
 
     some = pictures[:: max(1, len(pictures) // 12)]
     sheet = Image.new("RGB", (some[0].width * len(some), some[0].height))
     for i, p in enumerate(some):
         sheet.paste(p, (i * p.width, 0))
-    return sheet.quantize(128)
+    return sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)
 
 
 def _captioned(frame: np.ndarray, prompt: str, success: bool | None):

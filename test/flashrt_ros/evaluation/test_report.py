@@ -1,5 +1,6 @@
 """The report page on made-up episodes: what it must show, that it is well formed, and that data cannot become markup."""
 
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,6 +11,7 @@ from flashrt_ros.evaluation.closed_loop import Episode, LoopSettings
 from flashrt_ros.evaluation.report import page
 from flashrt_ros.evaluation.rollout import Rollout
 from flashrt_ros.evaluation.summary import summarise
+from flashrt_ros.sim.tabletop.prompts import all_prompts
 
 VOID = {"meta", "img", "br"}
 
@@ -107,3 +109,13 @@ def test_bars_are_as_long_as_the_rate():
     track = [float(a["width"]) for t, a in tags if a.get("class") == "track"]
     full = [float(a["width"]) for t, a in tags if a.get("class") == "bar good"]
     assert full == pytest.approx([track[0] / 2, track[0], 0])
+
+
+def test_names_beside_bars_are_not_cut_off_at_the_edge():
+    """13 px in a wide font, 7.4 px a character: all of the task's sentences whole, a longer one with its end as a tip."""
+    names = [*all_prompts(), "turn on the stove and put the moka pot and the frying pan and the white mug on it"]
+    html = bars([(name, 1, 2) for name in names], "x")
+    texts = re.findall(r'<text class="t" x="([\d.]+)" y="[\d.]+" text-anchor="end">([^<]+)</text>', html)
+    assert [words for _, words in texts[:-1]] == all_prompts()
+    assert all(float(x) - 7.4 * len(words) >= 0 for x, words in texts), texts
+    assert texts[-1][1].endswith("…") and f"<title>{names[-1]}</title>" in html

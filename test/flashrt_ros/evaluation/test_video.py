@@ -38,3 +38,17 @@ def test_nothing_kept_nothing_written(tmp_path):
 
 def test_a_long_prompt_fits(tmp_path):
     assert write_gif(tmp_path / "a.gif", [episode(2, prompt="x" * 500)]) > 0
+
+
+def test_a_small_block_keeps_its_colour(tmp_path):
+    """Red on 0.5 % of a floor of many browns, as in the tabletop task."""
+    side = 128
+    ramp = np.linspace(60, 200, side)
+    floor = np.stack([ramp[:, None] + 0 * ramp, 0.8 * ramp[:, None] + 0.1 * ramp, 0.5 * ramp[:, None] + 0.2 * ramp], -1)
+    frame = floor.astype(np.uint8)
+    frame[60:69, 60:69] = (205, 28, 24)
+    write_gif(tmp_path / "a.gif", [Episode(0, "x", frames=[frame] * 3)])
+    with Image.open(tmp_path / "a.gif") as film:
+        seen = np.asarray(film.convert("RGB")).astype(int)[:side]
+    assert np.abs(seen[62:67, 62:67] - (205, 28, 24)).max() <= 12
+    assert np.abs(seen - frame).max() <= 24
