@@ -11,18 +11,18 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription
 
-from .config.settings import NodeConfig
-
-# Argument: (parameter of the node, type, default, description).
+# Argument: (parameter of the node, type, default, description). What is given beats the files, an empty text does not.
 PARAMETERS = {
     "robot": ("robot", str, "tabletop", "robot file: name of a shipped one, or a path"),
     "policy": ("policy.file", str, "pi05", "policy file: name of a shipped one, or a path"),
     "checkpoint": ("policy.checkpoint", str, "", "checkpoint folder; empty: the bundled policy of the simulation"),
     "profile": ("policy.profile", str, "", "profile of the checkpoint: name or file; empty: what the checkpoint says"),
-    "hardware": ("policy.hardware", str, "auto", "auto, host (CPU) or an arch string"),
-    "precision": ("policy.precision", str, "auto", "auto, fp8 or full"),
+    "hardware": ("policy.hardware", str, "", "auto, host (CPU) or an arch string; empty: what the policy file says"),
+    "precision": ("policy.precision", str, "", "auto, fp8 or full; empty: what the policy file says"),
     "prompt": ("prompt", str, "", "the task in words; also settable by topic"),
-    "splice": ("splice", str, NodeConfig.splice, "how chunks are joined: none, linear, quintic, temporal_fusion"),
+    "splice": (
+        "splice", str, "", "how chunks are joined: none, linear, quintic, temporal_fusion; empty: what node.yaml says",
+    ),
     "autostart": ("autostart", bool, "false", "configure and activate without a lifecycle manager"),
     "use_sim_time": ("use_sim_time", bool, "false", "follow /clock"),
 }

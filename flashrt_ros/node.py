@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from flashrt_core.errors import ConfigError, FlashRTError, ObservationError
@@ -63,6 +64,7 @@ class PolicyNode(ThreadedLifecycleNode):
         configured = lambda: self.lifecycle not in ("unconfigured", "finalized")  # noqa: E731
         self.params = Params(self, configured=configured, changed=self._on_changed)
         self._auto = bool(self.get_parameter("autostart").value)
+        self.add_post_set_parameters_callback(self._on_own_changed)
         self._graph = GraphWatch(self)
         self._status = self.create_publisher(PolicyStatus, topics.STATUS, qos.STATUS)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, qos.DIAGNOSTICS)
@@ -70,7 +72,7 @@ class PolicyNode(ThreadedLifecycleNode):
         self.create_service(SetBool, "~/takeover", self._on_takeover)
         self._attention = self.create_guard_condition(self._on_attention)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time must not stop these
-        self.create_timer(min(1.0, 1.0 / self.get_parameter("status_hz").value), self._publish_status, clock=steady)
+        self._status_timer = self.create_timer(1.0, self._publish_status, clock=steady)
         self.create_timer(1.0, self._on_second, clock=steady)
         self.create_timer(0.4, self._look, clock=steady)
         clock = self.get_clock()
@@ -88,6 +90,7 @@ class PolicyNode(ThreadedLifecycleNode):
             if config.node.lockstep and not self._simulated:
                 raise ConfigError("lockstep", expected="use_sim_time", found="real time, which does not wait")
             self._health.auto_resume = config.robot.safety.auto_resume
+            self._status_timer.timer_period_ns = round(1e9 / config.node.status_hz)
             self._say(f"loading {config.policy_name}")
             self._worker = config.make_worker()
             info = self._worker.start(self._say)
@@ -98,7 +101,6 @@ class PolicyNode(ThreadedLifecycleNode):
                 self._bond = ManagerBond(self, self._attention.trigger)
             self._inputs = Inputs(self, config.robot, self.stack.observations, self._ros_now, self._look)
             self._graph.watch(self._inputs.endpoints, self._commands.endpoints)
-            self.params.show()
         except FlashRTError as error:
             self.get_logger().error(f"configure: {error}")
             self._free()
@@ -174,8 +176,10 @@ class PolicyNode(ThreadedLifecycleNode):
         self._health.raise_("F66", f"transition {transition} in state {state}", now_ns=time.monotonic_ns())
 
     def transition_ended(self, before: str, now: str) -> None:
-        if now == "unconfigured" and before != now:
-            self.params.forget()
+        if now == "unconfigured":
+            self.params.forget()  # also when configure failed: nothing is in force
+        elif before == "unconfigured" and now == "inactive":
+            self.params.show()
         self._publish_status()
 
     def _open(self, wanted: bool) -> None:
@@ -243,10 +247,15 @@ class PolicyNode(ThreadedLifecycleNode):
         if isinstance(self.ticker, SimTicker):
             self.ticker.notify()
 
-    def _on_changed(self, config: StackConfig) -> None:
+    def _on_changed(self, config: StackConfig, names: frozenset[str]) -> None:
         if self.stack is not None:
-            self.stack.change(config.robot, config.node)
+            self.stack.change(config.robot, config.node, prompt="prompt" in names)
             self._publish_status()
+
+    def _on_own_changed(self, changes: list[Parameter]) -> None:
+        for change in changes:
+            if change.name == "autostart":
+                self._auto = bool(change.value)
 
     def _on_attention(self) -> None:
         """Something changed in the control thread: say so, and do what it asks for."""

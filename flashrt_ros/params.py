@@ -24,6 +24,7 @@ from .stack import StackConfig, script_from_json
 
 GROUPS = {"": NodeConfig, "policy.": PolicyConfig, "safety.": SafetyConfig}
 LIMITS = "limits."  # limits.<action>.v_max, .a_max: declared once the robot is known
+LIMITED = ("v_max", "a_max")
 NAMES = {
     "robot": ("tabletop", "robot file: name of a shipped one, or a path"),
     "policy.file": ("pi05", "policy file: name of a shipped one, or a path"),
@@ -37,16 +38,21 @@ ONCE = "only while unconfigured"
 class Params:
     """The parameters of one node. `given`: those that somebody set; the others follow the robot's, policy's, node's file.
 
-    changed: called with the new configuration after a change at run time; ConfigError from it is logged, not raised.
+    changed: called after a change at run time with the new configuration and the names of what was set (also to the value
+    that it had); ConfigError from it is logged, not raised.
     """
 
-    def __init__(self, node: Node, *, configured: Callable[[], bool], changed: Callable[[StackConfig], None]):
+    def __init__(
+        self, node: Node, *, configured: Callable[[], bool], changed: Callable[[StackConfig, frozenset[str]], None]
+    ):
         """Raises ConfigError for a parameter that is given and not known (F61)."""
         self._node, self._configured, self._changed = node, configured, changed
         self._given: dict[str, Any] = {}
+        self._started_with = getattr(node, "_parameter_overrides", {})  # by the command line and parameter files
+        self._robot = ""  # whose limits are given
         self._now: StackConfig | None = None  # in force, while configured
         self._showing: int | None = None  # the thread that shows values
-        self._refuse_unknown(getattr(node, "_parameter_overrides", {}))
+        self._refuse_unknown(self._started_with)
         for name, (default, text) in NAMES.items():
             self._declare(name, default, ParameterDescriptor(description=text, additional_constraints=ONCE))
         for prefix, cls in GROUPS.items():
@@ -58,11 +64,14 @@ class Params:
     def load(self) -> StackConfig:
         """The configuration as the parameters say it. Raises ConfigError."""
         robot = load_robot(self._value("robot"))
+        self._take_limits(robot)
         self._now = self._with(robot, self._given)
         return self._now
 
     def show(self) -> None:
-        """Declare the limits of the robot in force and let every parameter show what is in force."""
+        """Declare the limits of the robot in force, let every parameter show what is in force, and hand on what was set since
+        `load`: loading takes long. On the thread that sets parameters."""
+        self._hand_on(frozenset())
         now = self._now
         values: dict[str, Any] = {}
         for prefix, config in (("", now.node), ("policy.", now.policy), ("safety.", now.robot.safety)):
@@ -70,13 +79,11 @@ class Params:
         with self._unchecked():
             for action in now.robot.actions:
                 for field in dataclasses.fields(action):
-                    if field.name in ("v_max", "a_max"):
+                    if field.name in LIMITED:
                         name = f"{LIMITS}{action.name}.{field.name}"
                         values[name] = _to_ros(getattr(action, field.name) or 0.0)
                         if not self._node.has_parameter(name):
                             self._declare(name, values[name], _descriptor(field, low=0.0))
-                            values[name] = self._given.get(name, values[name])
-        self._now = self._with(now.robot, self._given)  # limits given at the start are known only now
         self._show(values)
 
     def forget(self) -> None:
@@ -109,8 +116,27 @@ class Params:
 
     def _declare(self, name: str, default: Any, descriptor: ParameterDescriptor) -> None:
         value = self._node.declare_parameter(name, default, descriptor).value
-        if _plain(value) != _plain(default):
-            self._given[name] = value
+        # Also when it is the default of the class: the file may say something else. What was set since then is newer.
+        if name in self._started_with:
+            self._given.setdefault(name, value)
+
+    def _take_limits(self, robot: RobotConfig) -> None:
+        """Limits given at the start, whose names only the robot tells: they are in force from the beginning (F61)."""
+        if robot.name != self._robot:  # those of another robot are nobody's
+            for name in [n for n in self._given if n.startswith(LIMITS)]:
+                del self._given[name]
+            self._robot = robot.name
+        known = [f"{LIMITS}{a.name}.{limit}" for a in robot.actions for limit in LIMITED]
+        for name, parameter in self._started_with.items():
+            if not name.startswith(LIMITS):
+                continue
+            if name not in known:
+                raise ConfigError(f"parameter {ascii(name)[:80]}", found="unknown", hint=nearest(name, known))
+            if not isinstance(parameter.value, float):
+                raise ConfigError(
+                    f"parameter {name}", expected="a number with a decimal point", found=ascii(parameter.value)[:60]
+                )
+            self._given.setdefault(name, parameter.value)
 
     def _refuse_unknown(self, names: Iterable[str]) -> None:
         known = [*NAMES, *(p + f.name for p, cls in GROUPS.items() for f in dataclasses.fields(cls))]
@@ -129,14 +155,14 @@ class Params:
         node = part("", NodeConfig)
         actions = []
         for action in robot.actions:
-            limits = {n: given.get(f"{LIMITS}{action.name}.{n}", getattr(action, n)) or None for n in ("v_max", "a_max")}
+            limits = {n: given.get(f"{LIMITS}{action.name}.{n}", getattr(action, n)) or None for n in LIMITED}
             actions.append(dataclasses.replace(action, **limits))
         return StackConfig(
             dataclasses.replace(
                 robot, safety=dataclasses.replace(robot.safety, **part("safety.", SafetyConfig)), actions=tuple(actions)
             ),
             dataclasses.replace(load_policy(given.get("policy.file", "pi05")), **part("policy.", PolicyConfig)),
-            load_node(None, **{"control_hz": robot.control_hz, **node}),
+            dataclasses.replace(load_node(), **{"control_hz": robot.control_hz, **node}),
             script_from_json(given.get("script", ""), lambda text: parse_yaml(text.encode(), name="script")),
         )
 
@@ -153,6 +179,8 @@ class Params:
                     raise ConfigError(f"parameter {fixed[0]}", expected=f"a change {ONCE}", found="a configured node")
                 if self._now is not None:
                     self._with(self._now.robot, given)
+                if not given.get("prompt", "go").strip():
+                    raise ConfigError("prompt", expected="a task in words", found="an empty prompt")
             else:
                 for prefix, cls in GROUPS.items():  # each value for itself; together they are checked at configure
                     names = {f.name for f in dataclasses.fields(cls)}
@@ -179,11 +207,13 @@ class Params:
         if self._showing == threading.get_ident():
             return
         self._given |= {p.name: p.value for p in changes if not p.name.startswith(ROS_OWN)}
-        if self._now is None:
-            return
-        self._now = self._with(self._now.robot, self._given)
+        if self._now is not None:
+            self._hand_on(frozenset(p.name for p in changes))
+
+    def _hand_on(self, names: frozenset[str]) -> None:
         try:
-            self._changed(self._now)
+            self._now = self._with(self._now.robot, self._given)
+            self._changed(self._now, names)
         except ConfigError as error:
             self._node.get_logger().error(f"parameter not applied: {error}")
 
@@ -203,8 +233,9 @@ def _descriptor(field: dataclasses.Field, low: float | None = None) -> Parameter
     constraints = [f"one of {', '.join(rule['choices'])}"] if rule.get("choices") else []
     if rule.get("read_only"):
         constraints.append(ONCE)
+    zero = "; 0: no limit" if low == 0.0 else ""  # a parameter cannot be none
     made = ParameterDescriptor(
-        description=f"{rule.get('description', '')}{unit}", additional_constraints="; ".join(constraints)
+        description=f"{rule.get('description', '')}{unit}{zero}", additional_constraints="; ".join(constraints)
     )
     if rule.get("range"):
         first, last = rule["range"]

@@ -79,8 +79,11 @@ class PolicyStack:
         guard = Guard(robot, node.period_s)
         self.loop = ControlLoop(robot, self.observations, self.runner, guard, health, sinks, clock, worker)
 
-    def change(self, robot: RobotConfig, node: NodeConfig) -> None:
-        """Settings that may change at run time: limits, safety, splice, prompt. Raises ConfigError."""
+    def change(self, robot: RobotConfig, node: NodeConfig, *, prompt: bool = False) -> None:
+        """Settings that may change at run time: limits, safety, splice, prompt. Raises ConfigError.
+
+        prompt: the prompt was set, be it to what it was: since then another one may have come by topic.
+        """
         if robot != self.config.robot:
             self.loop.set_limits(robot)
             wanted = node.runner_config(robot)
@@ -90,7 +93,7 @@ class PolicyStack:
         if (node.splice, node.blend_ticks) != (old.splice, old.blend_ticks):
             blends = node.splice in ("linear", "quintic")
             self.loop.set_splice(node.splice, node.blend_ticks if blends else 0)
-        if node.prompt != old.prompt:
+        if node.prompt and (prompt or node.prompt != old.prompt):
             refused = self.observations.put_prompt(node.prompt)
             if refused is not None:
                 raise ConfigError("prompt", found=refused.reason)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flashrt_core.errors import ConfigError
+from flashrt_core.errors import ConfigError, ObservationError
+from flashrt_core.inputs import clean_prompt
 from flashrt_core.runtime.chunk import SPLICES
 from flashrt_core.runtime.rtc import RTCConfig
 
@@ -81,7 +82,7 @@ class NodeConfig:
         0.0, "a request longer than this is a hang; 0: 2.5 x P99, at least 0.5 s", unit="s", low=0.0, high=600.0
     )
     max_respawns: int = option(2, "worker restarts within a minute before stopping", low=0, high=100)
-    status_hz: float = option(2.0, "rate of status messages besides changes", unit="Hz", low=0.1, high=50.0)
+    status_hz: float = option(2.0, "rate of status messages besides changes", unit="Hz", low=1.0, high=50.0)
     max_held_s: float = option(0.0, "a hold this long stops; 0: no such rule", unit="s", low=0.0, high=3600.0)
     lockstep: bool = option(
         False, "simulated time only: each tick waits for the inputs of its moment and for the policy, so that a simulation "
@@ -94,6 +95,11 @@ class NodeConfig:
         if not self.outputs:
             raise ConfigError("NodeConfig.outputs", expected="at least one", found="none")
         check_unique("NodeConfig.outputs", list(self.outputs))
+        if self.prompt:
+            try:
+                clean_prompt(self.prompt)
+            except ObservationError as error:
+                raise ConfigError("NodeConfig.prompt", expected=error.expected, found=error.found) from None
 
     @property
     def period_s(self) -> float:

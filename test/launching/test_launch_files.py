@@ -120,7 +120,8 @@ def test_arguments_reach_the_node(launch_api):
     assert node["parameters"][1] == "my.yaml" and node["ros_arguments"] == ["--log-level", "debug"]
     assert "prompt" in node["parameters"][0]
     _, actions = run(ROOT / "launch" / "pi05.launch.py")
-    assert "prompt" not in of(actions, "LifecycleNode")[0].kwargs["parameters"][0]  # empty: the file's value stays
+    unsaid = of(actions, "LifecycleNode")[0].kwargs["parameters"][0]  # what nobody says stays as the files have it
+    assert set(unsaid) == {"robot", "policy.file", "autostart", "use_sim_time"}
 
 
 def test_demo_starts_simulation_and_node_by_itself(launch_api):

@@ -108,3 +108,5 @@ def test_deactivate_while_time_stands_still_ends(probe, world):
         assert time.monotonic() - start < 7 and probe.state(NODE) == "inactive"
     finally:
         clock.rate = 1.0
+    probe.to("activate", name=NODE)  # what was left on its way is not in the way of the next activation
+    probe.to("deactivate", name=NODE)
