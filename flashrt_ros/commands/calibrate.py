@@ -42,14 +42,15 @@ def run(args: argparse.Namespace) -> int:
         observations = read_observations(args.observations)
     else:
         observations = _simulated(args.demo_seeds)
-    model = load_model(
-        str(folder), num_views=len(observations[0]["images"]), hardware=args.hardware, profile=args.profile,
-        use_fp8=True, recalibrate=True, calibration_dir=args.cache_dir,
-    )  # fmt: skip
-    model.calibrate(observations, percentile=args.percentile)
+    console = open_console()
+    with console.status("loading") as status:
+        model = load_model(
+            str(folder), num_views=len(observations[0]["images"]), hardware=args.hardware, profile=args.profile,
+            use_fp8=True, recalibrate=True, calibration_dir=args.cache_dir, progress=status.update,
+        )  # fmt: skip
+        model.calibrate(observations, percentile=args.percentile, verbose=True)
     spec = model.precision_spec
     count = len(spec.activation_specs) if spec is not None else 0
-    console = open_console()
     console.print(f"{count} activation scales from {len(observations)} observations, percentile {args.percentile:g}")
     console.print("cached for this checkpoint, hardware and shape; load_model(..., use_fp8=True) will use them")
     return 0
