@@ -71,11 +71,11 @@ class Checkpoint:
         total, summary = sum(f.size for f in self.files.values()), hashlib.sha256()
         count = _Count(lambda done: progress(done, total)) if progress else None
         with ExitStack() as stack:
-            pool = stack.enter_context(ThreadPoolExecutor(min(_HASHERS, os.cpu_count() or 1)))
-            waits = {}
-            for name in sorted(self.files):
-                file = stack.enter_context(self._open(name))
-                waits[name] = content_digest(pool, name, file.fileno(), self.files[name].size, count)
+            files = {name: stack.enter_context(self._open(name)) for name in sorted(self.files)}
+            pool = stack.enter_context(ThreadPoolExecutor(min(_HASHERS, os.cpu_count() or 1)))  # ended before they are closed
+            waits = {
+                name: content_digest(pool, name, file.fileno(), self.files[name].size, count) for name, file in files.items()
+            }
             for name, wait in waits.items():
                 summary.update(f"{name}\0{self.files[name].size}\0{wait()}\n".encode())
         return summary.hexdigest()
