@@ -17,14 +17,23 @@ examples:
   flashrt demo                        20 episodes with the bundled policy, report in demo-out/
   flashrt inspect path/to/checkpoint  what is in a checkpoint and how it will be read
   flashrt doctor                      what this machine has and what is missing
+  flashrt demo --help                 more examples; every command has some
 
 exit codes: 0 done; 2 bad input, said in one line on stderr; 1 a bug in FlashRT; 130 interrupted
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says the nearest choice where argparse lists all of them; its commands have parsers of this kind, too."""
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"found {value!r}: {nearest(str(value), map(str, action.choices))}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `flashrt` with all subcommands; importing them loads no model library."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="flashrt", description="Vision-Language-Action policies on a robot.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -45,6 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
     parser = build_parser()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         _refuse(parser, args, unknown[0])

@@ -79,7 +79,7 @@ def _check_demo_packages() -> None:
     if missing:
         raise ConfigError(
             "demo", expected="the packages of the demo extra", found=f"{', '.join(missing)} missing",
-            hint="Run: pip install 'flashrt-ros[demo]'",
+            hint="In the checkout, run: make demo, or pip install -e '.[demo]'",
         )  # fmt: skip
 
 

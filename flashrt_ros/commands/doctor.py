@@ -56,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
         for c in checks:
             mark = Text("ok", "green") if c.ok else Text("missing", "red" if c.needed else "yellow")
             table.add_row(c.feature, mark, Text(c.found), Text("" if c.ok else c.fix))
-        open_console().print(table)
+        console = open_console()
+        console.print(table)
+        if any("'.[" in c.fix for c in checks if not c.ok):
+            console.print("pip install -e '.[...]' is run in the checkout, by the pip of this environment", markup=False)
     return 2 if any(c.needed and not c.ok for c in checks) else 0
 
 
@@ -67,11 +70,14 @@ def all_checks() -> list[Check]:
         _package("engine: NumPy", "numpy", "pip install numpy", needed=True),
         _package("engine: tokenizer", "sentencepiece", "pip install sentencepiece", needed=True),
         _hardware(), _pipelines(), _mujoco(),
-        _package("demo: pictures and film", "PIL", "pip install 'flashrt-ros[demo]'", dist="pillow"),
+        _package("demo: pictures and film", "PIL", "pip install -e '.[demo]'", dist="pillow"),
         _policy(), _opengl(),
-        _package("recordings", "rosbags", "pip install 'flashrt-ros[bag]'"),
-        _package("recordings: datasets", "pyarrow", "pip install 'flashrt-ros[bag,lerobot-format]'"),
-        _package("recordings: video", "av", "pip install 'flashrt-ros[bag,lerobot-format]'"),
+        _package("recordings", "rosbags", "pip install -e '.[bag]'"),
+        _package("recordings: datasets", "pyarrow", "pip install -e '.[bag,lerobot-format]'"),
+        _package("recordings: video", "av", "pip install -e '.[bag,lerobot-format]'"),
+        _package("recordings: --ray", "ray", "pip install -e '.[ray]'"),
+        _package("recordings: --rerun", "rerun", "pip install -e '.[rerun]'", dist="rerun-sdk"),
+        _simulator(), _package("ROS 2", "rclpy", "source /opt/ros/DISTRO/setup.bash; or make ros-demo, which needs no ROS install"),
         _package("demo: live window", "tkinter", "apt-get install python3-tk (without it --view draws in the terminal)"),
     ]  # fmt: skip
 
@@ -121,10 +127,19 @@ def _pipelines() -> Check:
 
 def _mujoco() -> Check:
     for dist in ("mujoco-core", "mujoco"):  # the renderer-free half, or the whole
-        check = _package("demo: physics", "mujoco", "pip install 'flashrt-ros[demo]'", dist=dist)
+        check = _package("demo: physics", "mujoco", "pip install -e '.[demo]'", dist=dist)
         if not check.ok or check.found != "part of Python":
             return check
     return check
+
+
+def _simulator() -> Check:
+    from ..sim.libero.env_client import find_python
+
+    python = find_python(None)
+    if str(python) == sys.executable:  # none of its own
+        return _package("LIBERO: simulator", "robosuite", "make libero")
+    return Check("LIBERO: simulator", True, str(python.parent.parent))
 
 
 def _opengl() -> Check:

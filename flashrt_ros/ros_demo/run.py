@@ -228,6 +228,6 @@ def _check_packages() -> None:
     if missing:
         raise ConfigError(
             "ros-demo", expected="ROS 2 and the packages of the demo and bag extras", found=f"{', '.join(missing)} missing",
-            hint="Run: make ros-demo, or pip install 'flashrt-ros[demo,bag]' beside a ROS 2 install",
+            hint="In the checkout, run: make ros-demo, or pip install -e '.[demo,bag]' beside a ROS 2 install",
         )  # fmt: skip
 

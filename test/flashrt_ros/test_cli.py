@@ -249,6 +249,35 @@ def test_doctor_fails_without_what_is_needed(capsys, monkeypatch):
     assert code == 2 and "pip install torch" in out
 
 
+def test_doctor_knows_every_extra_and_names_no_package_of_an_index(capsys, monkeypatch):
+    """The package is on no index: its extras come from a checkout."""
+    from flashrt_ros.commands import doctor
+
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    fixes = " ".join(c.fix for c in doctor.all_checks())
+    declared = re.findall(r"^([a-z-]+) = \[", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]")[1], re.M)
+    assert {"demo", "bag", "lerobot-format", "ray", "rerun"} <= set(declared)
+    for extra in set(declared) - {"jax", "dev", "include", "select", "ignore", "testpaths", "addopts", "markers"}:
+        assert re.search(rf"-e '\.\[([a-z-]+,)*{extra}\]'", fixes), extra
+    assert "flashrt-ros[" not in fixes and "make libero" in fixes and "make ros-demo" in fixes
+    run(capsys, "doctor")  # and the table can be drawn
+
+
 def test_a_mistyped_option_is_answered_with_the_nearest(capsys):
     code, _, err = run(capsys, "demo", "--precission", "fp8")
     assert code == 2 and err.strip().endswith("unknown argument '--precission': did you mean '--precision'?")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(["dmo"], "demo"), (["bag", "chek"], "check"), (["bag", "convert", "--out", "d", "--robot", "r", "--to", "lerobot-v4"], "lerobot-v3")],
+    ids=["command", "command of bag", "choice"],
+)  # fmt: skip
+def test_a_mistyped_command_is_answered_with_the_nearest(capsys, words, meant):
+    code, _, err = run(capsys, *words)
+    assert code == 2 and err.strip().endswith(f"found {words[-1]!r}: did you mean {meant!r}?")
+
+
+def test_help_is_a_command_too(capsys):
+    general, of_demo = run(capsys, "--help"), run(capsys, "demo", "--help")
+    assert run(capsys, "help") == general and run(capsys, "help", "demo") == of_demo and of_demo[0] == 0
