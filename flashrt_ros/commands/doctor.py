@@ -136,10 +136,10 @@ def _mujoco() -> Check:
 def _simulator() -> Check:
     from ..sim.libero.env_client import find_python
 
-    python = find_python(None)
+    python, fix = find_python(None), "make libero"
     if str(python) == sys.executable:  # none of its own
-        return _package("LIBERO: simulator", "robosuite", "make libero")
-    return Check("LIBERO: simulator", True, str(python.parent.parent))
+        return _package("LIBERO: simulator", "robosuite", fix)
+    return Check("LIBERO: simulator", True, str(python.parent.parent), fix)
 
 
 def _opengl() -> Check:

@@ -270,9 +270,13 @@ def test_a_mistyped_option_is_answered_with_the_nearest(capsys):
 
 @pytest.mark.parametrize(
     ("words", "meant"),
-    [(["dmo"], "demo"), (["bag", "chek"], "check"), (["bag", "convert", "--out", "d", "--robot", "r", "--to", "lerobot-v4"], "lerobot-v3")],
+    [
+        (["dmo"], "demo"),
+        (["bag", "chek"], "check"),
+        (["bag", "convert", "--out", "d", "--robot", "r", "--to", "lerobot-v4"], "lerobot-v3"),
+    ],
     ids=["command", "command of bag", "choice"],
-)  # fmt: skip
+)
 def test_a_mistyped_command_is_answered_with_the_nearest(capsys, words, meant):
     code, _, err = run(capsys, *words)
     assert code == 2 and err.strip().endswith(f"found {words[-1]!r}: did you mean {meant!r}?")
