@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--camera-hz", type=float, default=20.0, metavar="HZ", help="20 (default), 10, 5")
     parser.add_argument("--checkpoint", metavar="DIR", help="a checkpoint trained on this task (default: the bundled)")
     parser.add_argument("--robot", default="tabletop", help="robot file by name or path")
-    parser.add_argument("--domain", type=int, help="ROS domain, 1..101 (default: drawn)")
+    parser.add_argument("--domain", type=int, help="ROS domain, 1..101 (default: a free one)")
     return parser
 
 

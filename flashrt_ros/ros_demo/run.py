@@ -10,7 +10,6 @@ the node's own count) and `witnesses.py` (executed commands against the recorded
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from ..evaluation.demo import FILM_EPISODES, MAX_SEED, DemoOutput, write_files
 from ..evaluation.rollout import Rollout
 from ..evaluation.summary import CONTROL_HZ
 from ..worker.child import Child, start
+from .domain import DOMAINS, free_domain
 from .ros_summary import page_parts, ros_summary
 from .witnesses import RosEpisode, join, read_frames, read_recording
 
@@ -54,7 +54,7 @@ class RosDemo:
     camera_hz: float = 20.0
     checkpoint: str | None = None
     robot: str = "tabletop"
-    domain: int = field(default_factory=lambda: random.SystemRandom().randrange(1, 102))
+    domain: int = field(default_factory=free_domain)
 
     def __post_init__(self) -> None:
         if not 1 <= self.episodes <= 10_000:
@@ -63,7 +63,7 @@ class RosDemo:
             raise ConfigError("seed", expected=f"0..{MAX_SEED}", found=self.seed)
         if not 0.01 <= self.rate <= 1000:
             raise ConfigError("rate", expected="0.01..1000", found=self.rate)
-        if not 1 <= self.domain <= 101:  # above, the ports are those that Linux hands out
+        if self.domain not in DOMAINS:
             raise ConfigError("domain", expected="1..101", found=self.domain)
 
     @property

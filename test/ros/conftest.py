@@ -5,7 +5,6 @@ Collected only where rclpy is installed; `make ros-test` and CI run them in .ven
 
 import importlib.util
 import os
-import random
 import sys
 from pathlib import Path
 
@@ -14,8 +13,10 @@ import pytest
 if importlib.util.find_spec("rclpy") is None:
     collect_ignore_glob = ["*"]
 else:
-    # Given by the test, never read by the code under test. 1..101 are free of the ports that Linux hands out.
-    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randrange(1, 102))
+    from flashrt_ros.ros_demo.domain import free_domain
+
+    # Given by the test, never read by the code under test.
+    os.environ["ROS_DOMAIN_ID"] = str(free_domain())
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"  # a field of the wrong type is an error
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
