@@ -10,22 +10,23 @@ from ..evaluation.closed_loop import Episode
 class EpisodeProgress:
     """A context manager: a rich bar in a terminal, one line an episode elsewhere, nothing when `hidden`."""
 
-    def __init__(self, console, total: int, hidden: bool = False):
+    def __init__(self, console, total: int, hidden: bool = False, first: str = "loading the policy ..."):
+        """first: what is said until there is something else to say."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._console, self._total, self._hidden = console, total, hidden
+        self._console, self._total, self._hidden, self._first = console, total, hidden, first
         self._live = console.is_terminal and not hidden
         columns = (
             TextColumn("episodes"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[wins]}"),
             TimeElapsedColumn(), TextColumn("[dim]{task.fields[last]}"),
         )  # fmt: skip
         self._bar = Progress(*columns, console=console, disable=not self._live)
-        self._task = self._bar.add_task("episodes", total=total, wins="", last="loading the policy ...")
+        self._task = self._bar.add_task("episodes", total=total, wins="", last=first)
         self._done = self._wins = 0
 
     def __enter__(self) -> EpisodeProgress:
         if not (self._live or self._hidden):
-            self._console.print("loading the policy ...")
+            self._console.print(self._first)
         self._bar.start()
         return self
 

@@ -14,6 +14,7 @@ from flashrt_core.errors import ConfigError
 from ._console import open_console
 
 STRATEGIES = ("sync", "none", "linear", "quintic", "temporal_fusion")
+STARTING = "starting simulator and policy (the simulator's first start compiles for a minute) ..."
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90", "robosuite_lift")
 HELP = """evaluate a policy on LIBERO, or on robosuite's Lift, which needs no download
 examples:
@@ -43,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--replan", type=int, metavar="N", help="actions between policy calls (default: the protocol's, 5 or 10)")
     add("--realtime", action="store_true", help="pace the loop by the wall clock instead of simulated time")
     add("--via", default="inprocess", help="inprocess (default), or ros: simulator and policy node over DDS")
-    add("--rate", type=float, default=1.0, metavar="X", help="over ros: times real time; other than 1: /clock, lock-step")
-    add("--camera-hz", type=float, default=10.0, metavar="HZ", help="over ros: rate of the pictures (default 10)")
+    add("--rate", type=float, metavar="X", help="over ros: times real time (default 1); other than 1: /clock, lock-step")
+    add("--camera-hz", type=float, metavar="HZ", help="over ros: rate of the pictures (default 10)")
     add("--gl", default="egl", help="egl (default), osmesa or glfw")
     add("--workers", type=int, default=1, metavar="N", help="simulators at a time, a process each (default 1)")
     add("--ray", metavar="ADDRESS", help="run the episodes on a Ray cluster: its address, or local")
@@ -72,9 +73,14 @@ def run(args: argparse.Namespace) -> int:
     if len(jobs) < len(plan.jobs()):
         console.print(f"{len(plan.jobs()) - len(jobs)} of {len(plan.jobs())} episodes are in {file.path} already")
     if jobs:
-        with EpisodeProgress(console, len(jobs)) as progress:
-            outcomes = executor(args, plan, progress.phase)
-            run_jobs(file, jobs, outcomes, lambda outcome: progress.episode_done(outcome.episode))
+        try:
+            with EpisodeProgress(console, len(jobs), first=STARTING) as progress:
+                outcomes = executor(args, plan, progress.phase)
+                run_jobs(file, jobs, outcomes, lambda outcome: progress.episode_done(outcome.episode))
+        except KeyboardInterrupt:
+            there = len(plan.jobs()) - len(file.missing())
+            console.print(f"{there} of {len(plan.jobs())} episodes are in {file.path}; the same command goes on")
+            raise
     result = summarise(file, time.monotonic() - start)
     data = args.out / "result.json"
     data.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -89,13 +95,12 @@ def make_plan(args: argparse.Namespace):
     from ..sim.libero.env_client import SimulatorSpec
     from ..sim.libero.plan import Condition, EvaluationPlan, parse_tasks
     from ..sim.libero.policies import check_policy
-    from ..sim.libero.protocol import check_suite, protocol
+    from ..sim.libero.protocol import DEMONSTRATIONS, check_suite, protocol
 
     rules, suite = protocol(args.protocol), check_suite(args.suite)
     policy = args.policy or ("checkpoint" if args.checkpoint else "scripted" if suite == "robosuite_lift" else "checkpoint")
     check_policy(policy, args.checkpoint)
-    if args.via not in ("inprocess", "ros"):
-        raise ConfigError("via", expected="inprocess or ros", found=repr(args.via))
+    via = _via(args)
     spec = SimulatorSpec(
         suite, rules, args.gl, args.sim_python, args.assets, args.init_states, episode_s=args.episode_timeout
     )
@@ -103,12 +108,36 @@ def make_plan(args: argparse.Namespace):
     fp8 = {"auto": (), "fp8": (("use_fp8", True),), "full": (("use_fp8", False),)}
     if args.precision not in fp8:
         raise ConfigError("precision", expected="auto, fp8 or full", found=repr(args.precision))
+    episodes = DEMONSTRATIONS.get(suite, rules.episodes) if policy == "demo-replay" else rules.episodes
     return EvaluationPlan(
-        spec, policy, parse_tasks(args.tasks, suite), rules.episodes if args.episodes is None else args.episodes,
+        spec, policy, parse_tasks(args.tasks, suite), episodes if args.episodes is None else args.episodes,
         rules.seed if args.seed is None else args.seed, args.checkpoint,
         (("hardware", args.hardware), *fp8[args.precision]),
         tuple(Condition(s, ms) for s in splices for ms in args.latency_ms), args.replan, args.realtime, args.workers,
+        via,
     )  # fmt: skip
+
+
+def _via(args: argparse.Namespace) -> str:
+    """How simulator and policy are joined, in words. Raises ConfigError for options that would have no effect."""
+    if args.via not in ("inprocess", "ros"):
+        raise ConfigError("via", expected="inprocess or ros", found=repr(args.via))
+    if args.via == "ros":
+        if args.ray is not None:
+            raise ConfigError("--via ros", expected="this machine", found=f"--ray {args.ray}")
+        return f"ros, {_rate(args):g} times real time, pictures at {_camera_hz(args):g} Hz"
+    for name in ("rate", "camera_hz"):
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}", expected="--via ros with it", found=f"--via {args.via}")
+    return args.via
+
+
+def _rate(args: argparse.Namespace) -> float:
+    return 1.0 if args.rate is None else args.rate
+
+
+def _camera_hz(args: argparse.Namespace) -> float:
+    return 10.0 if args.camera_hz is None else args.camera_hz
 
 
 def executor(args: argparse.Namespace, plan, progress):
@@ -116,14 +145,17 @@ def executor(args: argparse.Namespace, plan, progress):
     if args.via == "ros":
         from ..sim.libero.ros_run import run_over_ros
 
-        return run_over_ros(plan, progress, args.rate, args.camera_hz)
+        return run_over_ros(plan, progress, _rate(args), _camera_hz(args))
     if args.ray is not None:
         from ..sim.libero.ray_run import run_on_ray
 
         return run_on_ray(plan, args.ray, progress)
+    from ..sim.libero.env_client import look
     from ..sim.libero.policies import make_policy, worker_spec
     from ..sim.libero.run import run_here
 
+    if plan.checkpoint is not None:  # a missing simulator is said before minutes of loading
+        look(plan.simulator, args.out / "log/simulator0.log")
     return run_here(plan, make_policy(plan.policy, plan.simulator.suite, worker_spec(plan), progress))
 
 

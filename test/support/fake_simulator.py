@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,9 @@ class FakeTask:
             os._exit(3)
         if self.fault == "abort":
             os.abort()
+        if self.fault == "kill parent":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(1e6)
 
     def readings(self) -> dict[str, np.ndarray]:
         seed, resets = self.suite.begun
@@ -143,7 +147,7 @@ def main() -> int:
             raise ConfigError("robosuite", expected="the package", found="none", hint="Run: make libero")
         if behaviour.get("start") == "die":
             os._exit(9)
-        return FakeSuite(behaviour, args.resolution)
+        return None if args.look else FakeSuite(behaviour, args.resolution)
 
     env_process.open_suite = open_suite
     return env_process.main(sys.argv[2:])

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flashrt_core.errors import ConfigError, DeviceError
+from flashrt_core.errors import CheckpointNotFound, ConfigError, DeviceError
 
 from ...worker.worker_wire import decode_error
-from .init_states import init_state_file, read_init_states
+from .init_states import CONVERT, init_state_file, read_init_states
 from .observation import policy_state, training_image, upright_image
 from .protocol import CONTROL_HZ, Protocol, check_suite
 from .wire import Wire, WireClosed, WireTimeout
@@ -83,17 +83,27 @@ def init_states_folder(spec: SimulatorSpec) -> Path:
     return spec.init_states or find_python(spec.python).parent.parent / "share/flashrt/init_states"
 
 
+def look(spec: SimulatorSpec, log: Path) -> None:
+    """Whether packages, OpenGL, assets and init states are there: a few seconds, before anything slow. Raises ConfigError,
+    CheckpointNotFound (init states) or SimulatorError."""
+    SimulatorProcess(spec, log, only_look=True).close()
+    folder = init_states_folder(spec) / spec.suite
+    if spec.suite != "robosuite_lift" and not folder.is_dir():
+        raise CheckpointNotFound("init states", expected=f"a folder {folder}", found="none", hint=f"Run: {CONVERT}")
+
+
 class SimulatorProcess:
     """The process and the wire to it. Every call has a bound; a process that breaks one is killed."""
 
-    def __init__(self, spec: SimulatorSpec, log: Path):
-        """Returns when the suite is open. Raises ConfigError (assets, OpenGL, packages) or SimulatorError."""
+    def __init__(self, spec: SimulatorSpec, log: Path, only_look: bool = False):
+        """Returns when the suite is open, or with `only_look` when it could be. Raises ConfigError (assets, OpenGL,
+        packages) or SimulatorError."""
         self._folder = tempfile.TemporaryDirectory(prefix="flashrt-sim-")
         ours, theirs = socket.socketpair()
         self.log = log
         self.wire = Wire(ours)
         with theirs:
-            self.pid = self._spawn(spec, theirs)
+            self.pid = self._spawn(spec, theirs, only_look)
         try:
             ready, _ = self._receive(spec.start_s)
         except BaseException:
@@ -148,7 +158,7 @@ class SimulatorProcess:
         words = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if self.log.exists() else []
         return SimulatorError("simulator process", expected="to run", found=how, hint=words[-1][:200] if words else None)
 
-    def _spawn(self, spec: SimulatorSpec, end: socket.socket) -> int:
+    def _spawn(self, spec: SimulatorSpec, end: socket.socket, only_look: bool) -> int:
         """Its environment is ours with a few words more; of descriptors it gets one."""
         place = Path(self._folder.name)
         for package in ("flashrt_core", "flashrt_ros"):  # these two and nothing that lies beside them in an install
@@ -165,7 +175,7 @@ class SimulatorProcess:
             "--parent", str(os.getpid()), "--fd", str(end.fileno()), "--log", str(self.log.absolute()), "--suite", spec.suite,
             "--resolution", str(spec.protocol.resolution), "--wait-steps", str(spec.protocol.wait_steps), "--gl", spec.gl,
             "--config", str(place / "libero"),
-            *(["--assets", str(spec.assets.absolute())] if spec.assets else []),
+            *(["--assets", str(spec.assets.absolute())] if spec.assets else []), *(["--look"] if only_look else []),
         ]  # fmt: skip
         with _spawning:
             end.set_inheritable(True)
@@ -207,6 +217,7 @@ class SimulatorEnv:
 
     def close(self) -> None:
         """End the process; the next episode starts another."""
+        self.prompt = ""
         if self._process is not None:
             self._process.close()
             self._process = None
@@ -231,6 +242,7 @@ class SimulatorEnv:
         process, each, start = self.open(), self.spec.protocol.seed_each_episode, time.monotonic()
         self._deadline_s = time.monotonic() + self.spec.episode_s
         self.steps, self.success, self.observed_step, self.step_ms, self.render_ms = 0, False, 0, [], []
+        self.prompt, self.reset_s = "", 0.0
         state = None if demonstration is not None else self._init_state(task, trial)
         seed, resets = (self.seed + trial, 0) if each else (self.seed, trial)
         message, self._readings = process.call(

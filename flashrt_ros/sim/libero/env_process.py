@@ -56,7 +56,8 @@ def quiet_robosuite() -> None:
 
 
 def open_suite(args: argparse.Namespace):
-    """The suite in this process, or ConfigError: packages first, then what draws, which their import needs."""
+    """The suite in this process, or ConfigError: packages first, then what draws, which their import needs. With
+    `args.look` None, when it could be opened."""
     missing = [name for name in ("robosuite", "mujoco", "OpenGL") if find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -64,13 +65,16 @@ def open_suite(args: argparse.Namespace):
             hint="Run: make libero, or name an interpreter that has them with --sim-python",
         )  # fmt: skip
     check_gl(args.gl)
-    if args.suite == "robosuite_lift":
-        from .simulator import LiftSuite
+    if args.suite != "robosuite_lift":
+        from .libero_suite import LiberoSuite, find_files
 
-        return LiftSuite(args.resolution)
-    from .libero_suite import LiberoSuite
+        files = find_files(args.suite, args.assets)
+        return None if args.look else LiberoSuite(args.suite, files, args.resolution, args.config)
+    if args.look:
+        return None
+    from .simulator import LiftSuite
 
-    return LiberoSuite(args.suite, args.resolution, args.config, args.assets)
+    return LiftSuite(args.resolution)
 
 
 class Answers:
@@ -133,6 +137,9 @@ def serve(wire: Wire, args: argparse.Namespace) -> int:
     except FlashRTError as error:
         wire.send({"error": encode_error(error)})
         return 2
+    if args.look:
+        wire.send({"ready": True, "tasks": [], "versions": {}})
+        return 0
     answers = Answers(suite, args.wait_steps)
     versions = {name: _version(name) for name in ("robosuite", "mujoco", "hf-libero", "numpy")}
     wire.send({"ready": True, "tasks": suite.tasks, "versions": versions})
@@ -170,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gl", choices=GL, required=True)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--assets", type=Path)
+    parser.add_argument("--look", action="store_true", help="only say whether the suite could be opened")
     args = parser.parse_args(argv)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != args.parent:

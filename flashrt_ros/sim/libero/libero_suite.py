@@ -20,7 +20,7 @@ from .simulator import RobosuiteTask
 
 # hf-libero utils/download_utils.py, download_assets_from_huggingface: what it takes for a complete download.
 ASSET_FOLDERS = ("articulated_objects", "stable_scanned_objects", "turbosquid_objects", "stable_hope_objects")
-FETCH = "huggingface-cli download lerobot/libero-assets --repo-type dataset --local-dir ~/.cache/libero/assets"
+FETCH = "hf download lerobot/libero-assets --repo-type dataset --local-dir ~/.cache/libero/assets"
 
 
 def package_folder() -> Path:
@@ -77,19 +77,24 @@ def task_sentence(name: str) -> str:
     return " ".join(name.split("_"))
 
 
+def find_files(suite: str, assets: Path | None) -> tuple[Path, list[str], Path]:
+    """(package folder, names of the suite's tasks, folder of meshes), without importing anything. Raises ConfigError."""
+    package = package_folder()
+    return package, task_names(package, suite), find_assets(assets, package, Path.home())
+
+
 class LiberoSuite:
     """One of LIBERO's suites; one task is loaded at a time."""
 
-    def __init__(self, suite: str, resolution: int, config: Path, assets: Path | None):
-        package = package_folder()
-        names = task_names(package, suite)
+    def __init__(self, suite: str, files: tuple[Path, list[str], Path], resolution: int, config: Path):
+        """files: of `find_files`. config: folder for hf-libero's configuration."""
+        package, names, assets = files
         self.tasks = [(name, task_sentence(name)) for name in names]
         self._suite, self._resolution, self._package = suite, resolution, package
-        folder = find_assets(assets, package, Path.home())
         write_config(config, package)
         import libero.libero
 
-        libero.libero._assets_path_cache = str(folder)  # what get_assets_path returns when it is set
+        libero.libero._assets_path_cache = str(assets)  # what get_assets_path returns when it is set
         self._number, self._task, self._done = -1, None, 0
 
     def begin(self, task: int, seed: int, resets: int) -> RobosuiteTask:

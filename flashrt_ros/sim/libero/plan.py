@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from flashrt_core.errors import ConfigError, nearest
@@ -11,7 +12,7 @@ from flashrt_core.runtime.chunk import SPLICES
 
 from ...evaluation.closed_loop import LoopSettings
 from .env_client import SimulatorSpec
-from .protocol import SUITES
+from .protocol import DEMONSTRATIONS, SUITES
 
 SYNC = "sync"
 STRATEGIES = (SYNC, *SPLICES)
@@ -68,7 +69,8 @@ class EvaluationPlan:
 
     simulator: suite, protocol and how it runs. policy: name in policies.POLICIES; checkpoint: its folder; worker: more
     fields of a WorkerSpec. tasks: numbers. episodes: trials per task. seed: of the run. replan_ticks: None: the
-    protocol's. realtime: pace ticks by the wall clock. workers: simulators at a time.
+    protocol's. realtime: pace ticks by the wall clock. workers: simulators at a time. via: how simulator and policy are
+    joined, in words.
     """
 
     simulator: SimulatorSpec
@@ -82,6 +84,7 @@ class EvaluationPlan:
     replan_ticks: int | None = None
     realtime: bool = False
     workers: int = 1
+    via: str = "inprocess"
 
     def __post_init__(self) -> None:
         count = SUITES[self.simulator.suite]
@@ -94,24 +97,46 @@ class EvaluationPlan:
             raise ConfigError("conditions", expected="each once", found=[c.name for c in self.conditions])
         if self.realtime and self.workers > 1:
             raise ConfigError("workers", expected="1 with realtime: episodes would disturb each other's ticks", found=self.workers)
+        if self.policy == "demo-replay":
+            have = DEMONSTRATIONS.get(self.simulator.suite, 0)
+            if not have:
+                raise ConfigError(
+                    "policy demo-replay", expected=f"a suite with demonstrations: {', '.join(DEMONSTRATIONS)}",
+                    found=self.simulator.suite,
+                )  # fmt: skip
+            if self.episodes > have:  # a second replay of the same recording is no second trial
+                raise ConfigError("episodes", expected=f"1..{have}: each demonstration is replayed once", found=self.episodes)
         for condition in self.conditions:
             condition.loop(self.replan, self.realtime)  # its own checks
 
     @property
     def replan(self) -> int:
-        return self.replan_ticks or self.simulator.protocol.replan_steps
+        return self.simulator.protocol.replan_steps if self.replan_ticks is None else self.replan_ticks
+
+    @cached_property
+    def checkpoint_sha256(self) -> str | None:
+        """Of all bytes of the checkpoint's weights. Raises ConfigError where there is none."""
+        if self.checkpoint is None:
+            return None
+        from flashrt_core.inspect import inspect_checkpoint
+
+        report = inspect_checkpoint(self.checkpoint)
+        if "digest" not in report:
+            raise ConfigError("--checkpoint", expected="a checkpoint folder", found=report["problems"][0])
+        return str(report["digest"])
 
     def jobs(self) -> list[Job]:
         """Every episode, trials of a task in a row."""
         return [Job(c, t, k) for c in self.conditions for t in self.tasks for k in range(self.episodes)]
 
     def identity(self) -> dict[str, object]:
-        """What two runs must have in common for their episodes to go into one file."""
+        """What two runs must have in common for their episodes to go into one file: all that success may depend on."""
         protocol = asdict(self.simulator.protocol)
         return {
             "suite": self.simulator.suite, "protocol": protocol, "policy": self.policy,
-            "checkpoint": None if self.checkpoint is None else Path(self.checkpoint).name, "seed": self.seed,
-            "replan_ticks": self.replan, "realtime": self.realtime,
+            "checkpoint": None if self.checkpoint is None else Path(self.checkpoint).name,
+            "checkpoint_sha256": self.checkpoint_sha256, "worker": None if self.checkpoint is None else dict(self.worker),
+            "seed": self.seed, "replan_ticks": self.replan, "realtime": self.realtime, "gl": self.simulator.gl, "via": self.via,
         }  # fmt: skip
 
 

@@ -23,6 +23,8 @@ SUITES = {
 # robosuite's own task of that name has no published protocol: its demonstrations take up to 510 steps, its benchmark
 # uses a horizon of 500 (robosuite docs, benchmarking), and the rest is as in LIBERO.
 LIFT_MAX_STEPS = 500
+# Recorded demonstrations of a suite: robosuite 1.4.0 models/assets/demonstrations/lift/demo.hdf5, in its package.
+DEMONSTRATIONS = {"robosuite_lift": 3}
 
 
 @dataclass(frozen=True)

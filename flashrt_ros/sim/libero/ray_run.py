@@ -6,11 +6,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from flashrt_core.errors import DeviceError
+
+from ...evaluation.closed_loop import Episode
 from ...replay.cluster import ray_cluster
 from .plan import EvaluationPlan, Job
 from .policies import make_policy, worker_spec
 from .run import Outcomes
-from .trial import Outcome, Slot
+from .trial import MAX_FAILED_STARTS, Outcome, Slot
 
 
 class RaySlot:
@@ -32,7 +35,8 @@ class RaySlot:
 def run_on_ray(plan: EvaluationPlan, address: str, progress: Callable[[str], None]) -> Outcomes:
     """Outcomes of `plan.workers` actors, each asking for a core and, with a checkpoint that is not on the host, a GPU.
 
-    address: of a running cluster, "auto", or "local".
+    address: of a running cluster, "auto", or "local". An actor that dies (its node is gone, its memory is spent) costs the
+    episode it was in, which is an error, and another takes its place. Raises DeviceError when that does not help.
     """
     on_gpu = plan.checkpoint is not None and dict(plan.worker).get("hardware") != "host"
 
@@ -43,22 +47,36 @@ def run_on_ray(plan: EvaluationPlan, address: str, progress: Callable[[str], Non
             waiting = list(reversed(work))
             slots = [actor.remote(plan, i) for i in range(min(plan.workers, len(work)))]
             queues: dict[object, list[Job]] = {slot: [] for slot in slots}
-            running: dict[object, object] = {}
+            running: dict[object, tuple[object, Job]] = {}
+            deaths = 0  # since the last episode that came back
 
             def feed(slot: object) -> None:
                 """Give a free actor the next episode of its unit, or of a new one."""
                 if not queues[slot] and waiting:
                     queues[slot] = list(waiting.pop())
                 if queues[slot]:
-                    running[slot.run.remote(queues[slot].pop(0))] = slot
+                    job = queues[slot].pop(0)
+                    running[slot.run.remote(job)] = slot, job
 
             for slot in slots:
                 feed(slot)
             while running:
                 (ready,), _ = ray.wait(list(running), num_returns=1)
-                slot = running.pop(ready)
-                yield ray.get(ready)
+                slot, job = running.pop(ready)
+                try:
+                    outcome, deaths = ray.get(ready), 0
+                except ray.exceptions.RayTaskError as error:  # raised by the slot: of our types
+                    raise error.cause from None
+                except ray.exceptions.RayActorError as error:
+                    deaths += 1
+                    if deaths >= MAX_FAILED_STARTS:
+                        words = str(error).strip().splitlines()
+                        raise DeviceError("Ray actor", expected="to live", found=f"{deaths} deaths", hint=words[-1][:200]) from None
+                    outcome = Outcome(job, Episode(job.seed(plan.seed), "", error="DeviceError: its Ray actor died"))
+                    fresh = actor.remote(plan, len(queues))
+                    queues[fresh], slot = queues.pop(slot), fresh
+                yield outcome
                 feed(slot)
-            ray.get([slot.close.remote() for slot in slots])
+            ray.get([slot.close.remote() for slot in queues])
 
     return outcomes

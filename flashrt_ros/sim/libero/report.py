@@ -9,7 +9,7 @@ from pathlib import Path
 from ...evaluation.charts import bars
 from ...evaluation.html import card, data_uri, document, figure_cards, short_number
 
-FILMS_BYTES = 6_000_000  # of failures inside the page; the others lie beside it
+FILMS_BYTES = 6_000_000  # of a folder's films inside the page; the others lie beside it
 Result = dict[str, object]
 Cell = dict[str, object]
 
@@ -32,9 +32,10 @@ def page(out: Path, result: Result, command: str = "") -> str:
     tasks = card("Success by task" + of, _bars(cells[0])) + card("Tasks" + of, _tasks(cells[0]))
     parts.append(f'<div class="grid">{tasks}</div>')
     parts.append(f'<div class="grid wide">{card("Chunk boundaries", _boundaries(cells))}</div>')
-    films = _films(out)
-    if films:
-        parts.append(f'<div class="grid wide">{card("Failures: the agent view each time the policy was asked", films)}</div>')
+    for folder, title in (("failures", "Failures"), ("films", "The first trial of each task")):
+        if films := _films(out, folder):
+            title = f"{title}: the agent view each time the policy was asked"
+            parts.append(f'<div class="grid wide">{card(title, films)}</div>')
     note = "A second run with the same --out goes on where this one stopped."
     again = f'<pre>{escape(command)}</pre><p class="small soft">{note}</p>'
     parts.append(f'<div class="grid wide">{card("Run it again", again)}</div>')
@@ -148,10 +149,10 @@ def _boundaries(cells: Sequence[Cell]) -> str:
     )
 
 
-def _films(out: Path) -> str:
-    """Films of failures inside the page while they fit, else by name."""
+def _films(out: Path, folder: str) -> str:
+    """The films of a folder inside the page while they fit, else by name."""
     shown, named, size = [], [], 0
-    for film in sorted((out / "failures").glob("*.gif")):
+    for film in sorted((out / folder).glob("*.gif")):
         size += film.stat().st_size
         if size > FILMS_BYTES:
             named.append(film.name)
@@ -160,5 +161,5 @@ def _films(out: Path) -> str:
             f'<div class="ep"><img alt="{escape(film.stem)}" src="{data_uri("gif", film.read_bytes())}">'
             f'<div class="words">{escape(film.stem.replace("_", " "))}</div></div>'
         )
-    more = f'<p class="small soft">Beside this page in failures/: {escape(", ".join(named))}</p>' if named else ""
+    more = f'<p class="small soft">Beside this page in {folder}/: {escape(", ".join(named))}</p>' if named else ""
     return (f'<div class="strip">{"".join(shown)}</div>' if shown else "") + more

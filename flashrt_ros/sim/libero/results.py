@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +31,34 @@ class ResultFile:
     """The episodes of one evaluation in `out`: result.jsonl, and episodes/*.npz with the commands of each."""
 
     def __init__(self, out: Path, plan: EvaluationPlan):
-        """Raises ConfigError when the folder holds another evaluation."""
+        """Raises ConfigError when the folder holds another evaluation, or the checkpoint is none."""
         self.out, self.plan = out, plan
         self.path = out / "result.jsonl"
         self.rows: dict[tuple, Row] = {}
-        self._begun = False
+        self._begun, self._identity = False, plan.identity()
         if self.path.exists():
-            self._read(plan.identity())
+            self._read(self._identity)
 
     def missing(self, retry_errors: bool = False) -> list[Job]:
         """Episodes of the plan that have not been run. retry_errors: also those that ended in an error."""
         done = {key for key, row in self.rows.items() if not (retry_errors and row["error"])}
         return [job for job in self.plan.jobs() if job.key not in done]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While episodes are written. Raises ConfigError when another run writes here. A line that a crash cut goes away."""
+        with (self.out / "log/lock").open("w") as mark:
+            try:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    "--out", expected="a folder to which no other run writes", found=str(self.out),
+                    hint="Wait for that run, or name another --out",
+                ) from None  # fmt: skip
+            if self.path.exists():
+                data = self.path.read_bytes()
+                os.truncate(self.path, data.rfind(b"\n") + 1)
+            yield
 
     def add(self, outcome: Outcome) -> None:
         """Write an episode: first its commands, then its line."""
@@ -82,7 +101,6 @@ class ResultFile:
         lines = text.splitlines()
         if text and not text.endswith("\n"):  # the last run ended while it wrote
             lines = lines[:-1]
-            self.path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         if not lines:
             return
         self._begun = True
@@ -104,7 +122,7 @@ class ResultFile:
         """Append a line, the first one after the head: a run that never got to an episode leaves no trace."""
         with self.path.open("a", encoding="utf-8") as file:
             if not self._begun:
-                file.write(json.dumps({"run": self.plan.identity(), "version": __version__}) + "\n")
+                file.write(json.dumps({"run": self._identity, "version": __version__}) + "\n")
                 self._begun = True
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
@@ -121,7 +139,7 @@ def summarise(file: ResultFile, wall_s: float) -> dict[str, object]:
     return {
         **plan.identity(), "episodes_per_task": plan.episodes, "tasks": list(plan.tasks),
         "conditions": [condition_figures(file, plan, c) for c in plan.conditions],
-        "cost": cost(rows), "versions": next((r["versions"] for r in rows if r["versions"]), {}), "gl": plan.simulator.gl,
+        "cost": cost(rows), "versions": next((r["versions"] for r in rows if r["versions"]), {}),
         "workers": plan.workers, "flashrt": __version__, "wall_s": round(wall_s, 1), "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip

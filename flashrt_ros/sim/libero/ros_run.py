@@ -21,7 +21,7 @@ from .policies import POLICY_PX
 from .trial import Outcome
 
 NODE = "policy_node"
-SILENCE_S, LOOK_S = 600.0, 0.1
+LOOK_S = 0.1
 LIFT_SCRIPT = {"policy": "lift", "image_size": POLICY_PX}
 
 
@@ -34,8 +34,13 @@ def run_over_ros(plan: EvaluationPlan, progress: Callable[[str], None], rate: fl
                 "--via ros", expected="a splice strategy and no added latency: the node does not wait, and time is what it is",
                 found=condition.name,
             )  # fmt: skip
-    if plan.policy == "demo-replay" or plan.workers > 1:
-        raise ConfigError("--via ros", expected="a checkpoint or the scripted policy, one simulator", found=plan.policy)
+    for good, expected, found in (
+        (plan.policy != "demo-replay", "a checkpoint or the scripted policy", plan.policy),
+        (plan.workers == 1, "one simulator", f"--workers {plan.workers}"),
+        (not plan.realtime, "--rate 1 for real time", "--realtime"),
+    ):
+        if not good:
+            raise ConfigError("--via ros", expected=expected, found=found)
     if find_spec("rclpy") is None:
         hint = "Source a ROS 2 install; or make ros-build, then .venv-ros/bin/flashrt libero"
         raise ConfigError("--via ros", expected="ROS 2", found="no rclpy", hint=hint)
@@ -71,7 +76,8 @@ def sim_words(plan: EvaluationPlan, jobs: Path, log: Path, rate: float, camera_h
     words = [
         "--suite", spec.suite, "--protocol", spec.protocol.name, "--tasks", ",".join(map(str, plan.tasks)),
         "--episodes", plan.episodes, "--seed", plan.seed, "--jobs", jobs, "--node", NODE, "--rate", rate,
-        "--camera-hz", camera_hz, "--gl", spec.gl, "--events", log / "simulation.jsonl", "--log", log / "simulator.log",
+        "--camera-hz", camera_hz, "--gl", spec.gl, "--episode-timeout", spec.episode_s, "--events", log / "simulation.jsonl",
+        "--log", log / "simulator.log",
     ]  # fmt: skip
     for name, value in (("sim-python", spec.python), ("assets", spec.assets), ("init-states", spec.init_states)):
         words += [f"--{name}", value] if value is not None else []
@@ -94,13 +100,13 @@ def _run_condition(plan, condition, jobs, log: Path, progress, rate: float, came
             ("simulation", "flashrt_ros.sim.libero.ros_sim", sim_words(plan, listed, log, rate, camera_hz)),
         ):
             children.append(start(name, module, words, environment=environment, log=log / f"{name}.log"))
-        yield from _follow(events, children, by_seed, progress)
+        yield from _follow(events, children, by_seed, progress, silence_s=plan.simulator.episode_s + plan.simulator.start_s)
     finally:
         for child in reversed(children):
             child.end()
 
 
-def _follow(file: Path, children: list[Child], by_seed: dict[int, Job], progress) -> Iterator[Outcome]:
+def _follow(file: Path, children: list[Child], by_seed: dict[int, Job], progress, silence_s: float) -> Iterator[Outcome]:
     follower, heard, last = EventFollower(file), time.monotonic(), time.monotonic()
     while True:
         time.sleep(LOOK_S)
@@ -121,8 +127,8 @@ def _follow(file: Path, children: list[Child], by_seed: dict[int, Job], progress
                     f"the {child.name} process", expected="to run", found=f"exit code {child.code}",
                     hint=f"The end of {child.log}:\n{child.last_words()}",
                 )  # fmt: skip
-        if time.monotonic() - heard > SILENCE_S:
-            raise DeviceError("the simulation", expected="progress", found=f"none for {SILENCE_S:g} s")
+        if time.monotonic() - heard > silence_s:
+            raise DeviceError("the simulation", expected="progress", found=f"none for {silence_s:g} s")
 
 
 def outcome(event: dict, job: Job, wall_s: float) -> Outcome:

@@ -91,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--gl", default="egl", choices=("egl", "osmesa", "glfw"))
     for name, text in (("sim-python", "the simulator's Python"), ("assets", "LIBERO's meshes"), ("init-states", "init states")):
         add(f"--{name}", type=lambda word: Path(word) if word else None, metavar="PATH", help=text)
+    add("--episode-timeout", type=float, default=1800.0, metavar="S", help="longer is an error (default 1800)")
     add("--events", type=Path, help="write episodes and progress as JSON lines")
     add("--log", type=Path, default=Path("libero_sim.log"), help="of the simulator process")
     return parser
@@ -99,7 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
 def make_env(args: argparse.Namespace) -> tuple[RosEnv, list[int]]:
     """The environment, and the seeds of its episodes. Raises ConfigError."""
     rules = protocol(args.protocol)
-    spec = SimulatorSpec(args.suite, rules, args.gl, args.sim_python, args.assets, args.init_states)
+    spec = SimulatorSpec(
+        args.suite, rules, args.gl, args.sim_python, args.assets, args.init_states, episode_s=args.episode_timeout
+    )
     seed = rules.seed if args.seed is None else args.seed
     plan = EvaluationPlan(spec, "", parse_tasks(args.tasks, args.suite), args.episodes, seed)
     wanted = None if args.jobs is None else {tuple(pair) for pair in json.loads(args.jobs.read_text(encoding="utf-8"))}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from flashrt_core.errors import ConfigError
@@ -15,12 +17,13 @@ from .policies import Policy
 from .results import ResultFile
 from .trial import Outcome, Slot
 
+END_S = 5.0  # for simulators to end what they do, when the run ends early; then they are killed
 Outcomes = Callable[[list[list[Job]], Path], Iterator[Outcome]]
 
 
 def open_results(plan: EvaluationPlan, out: Path) -> ResultFile:
     """Make the folder, or take over what an earlier run left in it. Raises ConfigError."""
-    for folder in ("", "log", "episodes", "failures"):
+    for folder in ("", "log", "episodes", "failures", "films"):
         try:
             (out / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -32,12 +35,22 @@ def run_jobs(
     file: ResultFile, jobs: list[Job], outcomes: Outcomes, on_episode: Callable[[Outcome], None] = lambda outcome: None
 ) -> None:
     """Run episodes and write each as soon as it is over. outcomes: where they run: (units, folder for logs) -> their
-    outcomes in any order; of `run_here`, ray_run or ros_run."""
-    for outcome in outcomes(units(jobs, file.plan), file.out / "log"):
-        file.add(outcome)
-        if outcome.episode.error is None and not outcome.episode.success:
-            write_gif(file.out / "failures" / f"{outcome.job.file_stem}.gif", [outcome.episode])
-        on_episode(outcome)
+    outcomes in any order; of `run_here`, ray_run or ros_run. Raises ConfigError when another run writes to the folder."""
+    with file.locked(), closing(outcomes(units(jobs, file.plan), file.out / "log")) as news:
+        for outcome in news:
+            file.add(outcome)
+            if (folder := _film_folder(outcome, file.plan)) is not None:
+                write_gif(file.out / folder / f"{outcome.job.file_stem}.gif", [outcome.episode])
+            on_episode(outcome)
+
+
+def _film_folder(outcome: Outcome, plan: EvaluationPlan) -> str | None:
+    """A film is kept of each failure, and of the first trial of each task, so that there is something to look at."""
+    if outcome.episode.error is not None:
+        return None
+    if not outcome.episode.success:
+        return "failures"
+    return "films" if outcome.job.trial == 0 and outcome.job.condition == plan.conditions[0] else None
 
 
 def run_here(plan: EvaluationPlan, policy: Policy) -> Outcomes:
@@ -67,8 +80,9 @@ def run_here(plan: EvaluationPlan, policy: Policy) -> Outcomes:
                     yield item
         finally:
             ended.set()
+            until = time.monotonic() + END_S
             for thread in threads:
-                thread.join(5.0)
+                thread.join(max(0.0, until - time.monotonic()))
             policy.close()
 
     return outcomes

@@ -1,18 +1,23 @@
 """An evaluation against a double of the simulator: protocol on the wire, resuming, parallel runs, figures and page."""
 
+import argparse
 import json
 
 import numpy as np
 import pytest
+from support.checkpoints import write_checkpoint
 from support.fake_simulator import Forward, simulator_spec
 
 from flashrt_core.errors import ConfigError
 from flashrt_ros.cli import main
+from flashrt_ros.commands import libero
+from flashrt_ros.commands._progress import EpisodeProgress
 from flashrt_ros.sim.libero.env_client import SimulatorEnv, SimulatorError, find_python
 from flashrt_ros.sim.libero.plan import STRATEGIES, Condition, EvaluationPlan
 from flashrt_ros.sim.libero.policies import DemoReplay, make_policy, worker_spec
 from flashrt_ros.sim.libero.report import page, write_page
 from flashrt_ros.sim.libero.results import summarise
+from flashrt_ros.sim.libero.ros_run import sim_words
 from flashrt_ros.sim.libero.run import open_results, run_here, run_jobs
 from flashrt_ros.sim.tabletop import POLICY_DIR
 
@@ -131,9 +136,60 @@ def test_a_line_cut_by_a_crash_is_run_again(tmp_path):
 
 def test_another_evaluation_does_not_mix_in(tmp_path):
     evaluate(tmp_path)
-    for other in ({"seed": 8}, {"policy": "demo-replay"}, {"replan_ticks": 7}):
-        with pytest.raises(ConfigError, match="another"):
+    others = {"seed": {"seed": 8}, "policy": {"policy": "demo-replay"}, "replan_ticks": {"replan_ticks": 7},
+              "gl": {"simulator": simulator_spec(tmp_path, gl="osmesa")}, "via": {"via": "ros"}}  # fmt: skip
+    for name, other in others.items():
+        with pytest.raises(ConfigError, match=f"another {name}"):
             evaluate(tmp_path, **other)
+
+
+def test_another_precision_or_a_namesake_of_the_checkpoint_does_not_mix_in(tmp_path):
+    """runs/a/30000 and runs/b/30000 are two checkpoints; fp8 and fp32 of one of them are two policies."""
+    a, b = (write_checkpoint(tmp_path / "runs" / name / "30000", seed=i) for i, name in enumerate("ab"))
+    full = {"policy": "checkpoint", "checkpoint": str(a), "worker": (("hardware", "host"), ("use_fp8", False))}
+    evaluate(tmp_path, **full)
+    assert evaluate(tmp_path, **full)[1] == 0
+    fp8 = {"worker": (("hardware", "host"), ("use_fp8", True))}
+    for name, other in (("checkpoint_sha256", {"checkpoint": str(b)}), ("worker", fp8)):
+        with pytest.raises(ConfigError, match=f"another {name}"):
+            evaluate(tmp_path, **{**full, **other})
+    moved = a.rename(tmp_path / "30000")
+    assert evaluate(tmp_path, **{**full, "checkpoint": str(moved)})[1] == 0  # the same weights elsewhere
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path):
+    file, _ = evaluate(tmp_path, episodes=1)
+    text = file.path.read_text()
+    file.path.write_text(text + '{"splice"')  # the other run is about to end this line
+    with open_results(file.plan, tmp_path / "out").locked():
+        file.path.write_text(text + '{"splice"')
+        with pytest.raises(ConfigError, match="no other run"):
+            evaluate(tmp_path, episodes=2)
+        assert file.path.read_text() == text + '{"splice"'  # left to the one that writes it
+    assert evaluate(tmp_path, episodes=2)[1] == 1
+
+
+def test_an_interrupted_run_ends_its_simulators_before_it_returns(tmp_path):
+    file = open_results(EvaluationPlan(simulator_spec(tmp_path), "scripted", (0,), 3, 7), tmp_path / "out")
+    policy, seen = Forward(), []
+
+    def interrupt(outcome):
+        seen.append(outcome)
+        raise KeyboardInterrupt
+
+    try:
+        run_jobs(file, file.missing(), run_here(file.plan, policy), interrupt)
+    except KeyboardInterrupt as error:
+        assert error.__traceback__ is not None and policy.closed  # although the traceback still holds the run's frames
+    assert len(seen) == 1 and len(file.missing()) == 2
+
+
+def test_an_error_before_the_prompt_is_known_has_none(env):
+    e = env(behaviour={"faults": {"1": "reset"}})
+    e.reset_to(0, 0)
+    with pytest.raises(SimulatorError, match="no placement"):
+        e.reset_to(1, 1)
+    assert e.prompt == "" and e.reset_s == 0.0
 
 
 def test_errors_are_kept_unless_they_are_to_be_retried(tmp_path):
@@ -198,6 +254,15 @@ def test_failures_leave_a_film(tmp_path):
     assert "data:image/gif;base64," in text and "0.0 %" in text
 
 
+def test_the_first_trial_of_each_task_leaves_a_film(tmp_path):
+    conditions = (Condition(), Condition("none", 0.0))
+    file, _ = evaluate(tmp_path, episodes=2, conditions=conditions)
+    films = [f.name for f in (tmp_path / "out/films").iterdir()]
+    assert films == ["sync-0ms_task0_trial0.gif"] and not any((tmp_path / "out/failures").iterdir())
+    text = page(tmp_path / "out", summarise(file, 1.0))
+    assert text.count("data:image/gif;base64,") == 1 and "The first trial of each task" in text and "Failures" not in text
+
+
 # ---- policies and the command
 
 
@@ -240,5 +305,65 @@ def test_command_from_its_words_to_its_files(tmp_path, capsys):
     assert [c["successes"] for c in result["conditions"]] == [2, 2] and (out / "report.html").stat().st_size > 1000
     assert main(words) == 0
     assert "4 of 4 episodes are in" in capsys.readouterr().out
-    assert main([*words, "--suite", "libero_10", "--checkpoint", "x"]) == 2
+    assert main([*words, "--suite", "libero_10", "--checkpoint", str(POLICY_DIR)]) == 2
     assert "another suite" in capsys.readouterr().err
+
+
+REFUSED = {
+    "--replan 0": "replan_ticks: expected 1..1000, found 0",
+    "--policy demo-replay --episodes 4": "1..3: each demonstration is replayed once",
+    "--policy demo-replay --suite libero_10": "a suite with demonstrations: robosuite_lift",
+    "--rate 0.5": "--rate: expected --via ros with it",
+    "--camera-hz 5": "--camera-hz: expected --via ros with it",
+    "--via ros --ray local": "--via ros: expected this machine, found --ray local",
+    "--via ros --realtime": "--rate 1 for real time, found --realtime",
+    "--via ros --workers 2": "one simulator, found --workers 2",
+    "--suite libero_goal --checkpoint nowhere": "nowhere",
+}
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED.items(), ids=str)
+def test_what_would_have_no_effect_or_no_meaning_is_refused(tmp_path, capsys, words, said):
+    python = simulator_spec(tmp_path, {"start": "die"}).python
+    assert main(["libero", "--sim-python", str(python), "--out", str(tmp_path / "out"), *words.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_every_demonstration_is_replayed_once_unless_said_otherwise():
+    parser = argparse.ArgumentParser()
+    libero.add_arguments(parser)
+    assert libero.make_plan(parser.parse_args(["--policy", "demo-replay"])).episodes == 3
+    assert libero.make_plan(parser.parse_args(["--policy", "demo-replay", "--episodes", "2"])).episodes == 2
+    assert libero.make_plan(parser.parse_args([])).episodes == 50
+
+
+@pytest.mark.parametrize(("behaviour", "said"), [({"start": "config"}, "make libero"), ({}, "convert_init_states")], ids=str)
+def test_a_missing_simulator_is_said_before_a_policy_is_loaded(tmp_path, capsys, monkeypatch, behaviour, said):
+    def load(*_):
+        raise AssertionError("a policy was loaded")
+
+    monkeypatch.setattr("flashrt_ros.sim.libero.policies.make_policy", load)
+    python = simulator_spec(tmp_path, behaviour).python
+    words = ["--suite", "libero_goal", "--checkpoint", str(POLICY_DIR), "--sim-python", str(python), "--init-states", "none"]
+    assert main(["libero", *words, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    python = simulator_spec(tmp_path, {"any_motion": True}).python
+    done = EpisodeProgress.episode_done
+
+    def stop_after_one(self, episode):
+        done(self, episode)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpisodeProgress, "episode_done", stop_after_one)
+    assert main(["libero", "--episodes", "3", "--sim-python", str(python), "--out", str(tmp_path / "out")]) == 130
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "1 of 3 episodes are in" in said and "the same command goes on" in said
+
+
+def test_the_bound_of_an_episode_holds_over_ros_too(tmp_path):
+    plan = EvaluationPlan(simulator_spec(tmp_path, episode_s=77.0), "scripted", (0,), 1, 7)
+    words = sim_words(plan, tmp_path / "jobs", tmp_path, 0.25, 5.0)
+    assert words[words.index("--episode-timeout") + 1] == "77.0"

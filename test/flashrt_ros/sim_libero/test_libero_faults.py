@@ -25,7 +25,7 @@ from tools import convert_init_states as converter
 def test_a_missing_simulator_is_said_before_what_draws(monkeypatch):
     monkeypatch.setattr(env_process, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"robosuite, mujoco, OpenGL missing.*make libero"):
-        env_process.open_suite(argparse.Namespace(suite="robosuite_lift", gl="egl"))
+        env_process.open_suite(argparse.Namespace(suite="robosuite_lift", gl="egl", look=False))
 
 
 # ---- F83

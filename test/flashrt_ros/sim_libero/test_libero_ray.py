@@ -27,6 +27,26 @@ def test_ray_gives_the_same_episodes(tmp_path):
     assert there == here and [bool(r["error"]) for r in here] == [False, True, False, False]
 
 
+def test_F83_an_actor_that_dies_costs_one_episode(tmp_path):
+    """Killed in its second episode, as a node that is out of memory kills it; another takes its place."""
+    pytest.importorskip("ray")
+    behaviour = {**BEHAVIOUR, "faults": {"1": "kill parent"}}
+    plan = EvaluationPlan(simulator_spec(tmp_path, behaviour), "scripted", (0,), 4, 7)
+    file = open_results(plan, tmp_path / "out")
+    run_jobs(file, file.missing(), run_on_ray(plan, "local", lambda text: None))
+    errors = [file.rows[job.key]["error"] for job in plan.jobs()]
+    assert errors == [None, "DeviceError: its Ray actor died", None, None]
+
+
+def test_what_no_episode_can_get_past_is_said_by_its_own_error(tmp_path):
+    pytest.importorskip("ray")
+    plan = EvaluationPlan(simulator_spec(tmp_path, {"start": "config"}), "scripted", (0,), 2, 7)
+    file = open_results(plan, tmp_path / "out")
+    with pytest.raises(ConfigError, match="make libero") as caught:
+        run_jobs(file, file.missing(), run_on_ray(plan, "local", lambda text: None))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("flashrt_ros.replay.cluster.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"flashrt-ros\[ray\]"):

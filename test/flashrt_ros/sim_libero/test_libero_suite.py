@@ -114,7 +114,7 @@ def suite(package, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(libero_suite, "package_folder", lambda: package)
     monkeypatch.setattr(libero_suite, "RobosuiteTask", CountedTask)
-    made = LiberoSuite("libero_goal", 256, tmp_path / "config", assets)
+    made = LiberoSuite("libero_goal", libero_suite.find_files("libero_goal", assets), 256, tmp_path / "config")
     assert inner._assets_path_cache == str(assets) and (tmp_path / "config/config.yaml").exists()
     return made
 
