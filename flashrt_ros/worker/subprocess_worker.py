@@ -19,6 +19,7 @@ import numpy as np
 from flashrt_core.errors import DeviceError, FlashRTError
 from flashrt_core.runtime.clock import Clock, SteadyClock
 
+from ..redact import public_error
 from .policy_load import WorkerSpec
 from .policy_worker import Progress, Seeds, WorkerInfo, WorkerState, WorkerStatus, as_request
 from .respawn import RespawnPolicy, Supervision, Watchdog
@@ -224,7 +225,10 @@ class SubprocessWorker:
 
     def _start_child(self, progress: Progress) -> _Child:
         """Spawn a process and bring it to the point where it serves. Raises what it reports, or DeviceError."""
-        channel, theirs = Channel.pair()
+        try:
+            channel, theirs = Channel.pair()
+        except OSError as error:  # no descriptors left
+            raise DeviceError("policy worker", expected="a new process", found=error.strerror) from None
         try:
             with theirs:
                 pid = _spawn(theirs.fileno(), child_environment(self.spec.threads, self._environment))
@@ -243,12 +247,15 @@ class SubprocessWorker:
             child.memory = SharedMemory.create(Layout.of(info))
             channel.send({"memory": child.memory.nbytes}, fd=child.memory.fd)
             child.memory.close_fd()
-        except FlashRTError as error:
+        except Exception as error:  # the keeper's boundary: it must go on, or `start` and the arm would wait for ever
             self._kill(child)
             how, _ = self._reap(child)
             if isinstance(error, ChannelClosed):
                 raise DeviceError("policy worker", expected="to start", found=f"its process ended: {how}") from None
-            raise
+            if isinstance(error, FlashRTError):
+                raise
+            logger.exception("policy worker: start")
+            raise DeviceError("policy worker", expected="to start", found=public_error(error)) from error
         self._info = info
         self._watchdog.start(info.warm_s)
         self._set(state=WorkerState.READY, phase="ready", fault=None, reason=None, watchdog_s=self._watchdog.bound_s)
@@ -277,7 +284,10 @@ class SubprocessWorker:
 
     def _wait_for_end(self, child: _Child) -> None:
         """Block until the process has ended, then take note of how."""
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: nobody else can get its pid
+        try:
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: nobody else can get its pid
+        except ChildProcessError:
+            pass  # somebody in this process reaps all children: it has ended all the same
         self._lost(child)
         how, code = self._reap(child)
         if self._closing:
