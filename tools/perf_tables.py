@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "pi05_h200.json"
 DOCS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 MAIN = {"model": "pi05", "views": 2, "chunk": 10, "num_steps": 10, "capacity": 48, "cache_frames": 1, "image_size": None}
-BAR = {  # issue: what is asked for and what the hardware allows, ms and cosine
+BAR = {  # the targets and what the hardware allows, ms and cosine
     "bf16": {"must": 11.0, "cosine": 0.9999, "bound": 4.64},
     "fp8": {"must": 8.0, "goal": 5.0, "cosine": 0.9996, "bound": 2.47},
 }
@@ -41,7 +41,15 @@ def find(rows: list[dict[str, Any]], precision: str, **changes: Any) -> dict[str
 def sections(data: dict[str, Any]) -> dict[str, str]:
     """The Markdown tables by the name of their mark."""
     rows = data["rows"]
-    return {"main": _main(rows), "variants": _variants(rows), "made": _made(data)}
+    return {"short": _short(rows), "main": _main(rows), "variants": _variants(rows), "made": _made(data)}
+
+
+def _short(rows: list[dict[str, Any]]) -> str:
+    fp8, bf16 = (find(rows, precision)["wall_ms_p50"] for precision in ("fp8", "bf16"))
+    return (
+        f"- Pi0.5 at full size answers in **{fp8:.2f} ms** (FP8) or **{bf16:.2f} ms** (BF16) on one H200: two camera pictures\n"
+        "  in, ten actions out, 10 denoise steps, P50 of whole calls (random weights: the time does not depend on them).\n"
+    )
 
 
 def _main(rows: list[dict[str, Any]]) -> str:
@@ -55,9 +63,9 @@ def _main(rows: list[dict[str, Any]]) -> str:
     for precision, label in LABELS.items():
         b = BAR[precision]
         goal = f", goal {b['goal']:g}" if "goal" in b else ""
-        lines.append(f"| asked for, {label} | {b['must']:g}{goal} | replay + {OVERHEAD_MS} | {NODES:,} | {b['cosine']} |")
+        lines.append(f"| target, {label} | {b['must']:g}{goal} | replay + {OVERHEAD_MS} | {NODES:,} | {b['cosine']} |")
     bounds = " / ".join(f"{BAR[p]['bound']}" for p in LABELS)
-    lines.append(f"| bound, BF16 / FP8: weights and FLOPs at measured rates | {bounds} | | | |")
+    lines.append(f"| lower bound, BF16 / FP8: weights and FLOPs at measured rates | {bounds} | | | |")
     return "\n".join(lines) + "\n"
 
 
