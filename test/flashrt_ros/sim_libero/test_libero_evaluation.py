@@ -283,8 +283,9 @@ def test_a_real_checkpoint_drives_the_hand(tmp_path):
 def test_realtime_ticks_come_by_the_wall_clock(tmp_path):
     file, _ = evaluate(tmp_path, episodes=1, realtime=True, conditions=(Condition("none"),))
     row = plain(file)[0]
-    assert row["success"] and file.rows["none", 0.0, 0, 0]["wall_s"] >= 11 * 0.05
-    assert len(file.episodes([row])[0].late_ms) == 12
+    assert row["steps"] >= 12  # more where the machine was too busy for a tick: the hand stood still then
+    assert file.rows["none", 0.0, 0, 0]["wall_s"] >= (row["steps"] - 1) * 0.05
+    assert len(file.episodes([row])[0].late_ms) == row["steps"]
 
 
 def test_scripted_and_replayed_policies_say_where_they_belong():
