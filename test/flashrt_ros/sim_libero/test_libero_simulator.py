@@ -15,7 +15,7 @@ from flashrt_ros.sim.libero.env_client import SimulatorEnv, SimulatorSpec
 from flashrt_ros.sim.libero.init_states import init_state_file, read_init_states
 from flashrt_ros.sim.libero.plan import Condition, EvaluationPlan
 from flashrt_ros.sim.libero.policies import make_policy
-from flashrt_ros.sim.libero.protocol import SUITES, protocol
+from flashrt_ros.sim.libero.protocol import DEMONSTRATIONS, SUITES, protocol
 from flashrt_ros.sim.libero.results import summarise
 from flashrt_ros.sim.libero.run import open_results, run_here, run_jobs
 
@@ -122,6 +122,15 @@ def test_back_ends_draw_or_say_what_is_missing(tmp_path, gl):
         assert picture.shape == (256, 256, 3) and picture.std() > 20
     finally:
         env.close()
+
+
+def test_the_package_has_as_many_demonstrations_as_are_replayed(tmp_path):
+    env = SimulatorEnv(spec(), 7, tmp_path / "log")
+    try:
+        assert [len(actions) for actions in env.demonstrations()] == [482, 510, 392]
+    finally:
+        env.close()
+    assert DEMONSTRATIONS == {"robosuite_lift": 3}
 
 
 def test_every_libero_suite_has_its_tasks_and_converted_states():
