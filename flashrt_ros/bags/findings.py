@@ -34,6 +34,10 @@ class BagError(ConfigError):
         self.fault = fault
         super().__init__(f"{fault}: {thing}", expected=expected, found=found, hint=hint)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Crosses to another process as it is: what was said, and the fields."""
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
 
 class Findings:
     """Collects findings; of many alike, the first MANY are kept one by one and the rest as one with the sum of its counts."""
@@ -43,6 +47,7 @@ class Findings:
     def __init__(self) -> None:
         self._kept: list[Finding] = []
         self._more: dict[str, tuple[int, int]] = {}
+        self._back: dict[str, tuple[int, int]] = {}  # file -> (messages, largest step back in ns)
 
     def add(self, fault: str, text: str, count: int = 0) -> None:
         """text may hold names out of the bag; what a terminal would act on is taken out."""
@@ -53,7 +58,16 @@ class Findings:
             number, total = self._more.get(fault, (0, 0))
             self._more[fault] = number + 1, total + count
 
+    def add_back(self, file: str, count: int, step_ns: int) -> None:
+        """F80: `count` more messages of a file are older than one before them, the oldest by step_ns. One finding a file."""
+        number, largest = self._back.get(file, (0, 0))
+        self._back[file] = number + count, max(largest, step_ns)
+
     def listed(self) -> list[Finding]:
         """Worst first: by fault id, then in the order in which they were found."""
         rest = [Finding(fault, f"{number} more of this kind", total) for fault, (number, total) in self._more.items()]
-        return sorted([*self._kept, *rest], key=lambda f: f.fault)
+        back = [
+            Finding("F80", f"{file}: log time goes back at {number} messages, by up to {step_ns / 1e9:.6g} s", number)
+            for file, (number, step_ns) in self._back.items()
+        ]
+        return sorted([*self._kept, *rest, *back], key=lambda f: f.fault)

@@ -215,14 +215,14 @@ class McapSource:
         unknown = sum(not file.knows(row[1]) for row in rows)
         if unknown:
             self._findings.add("F77", f"{where}: {unknown} messages of a channel that is not described", unknown)
-        newest, back = self._newest, 0
+        newest, back, step = self._newest, 0, 0
         for row in rows:
             if row[0] < newest:
-                back += 1
+                back, step = back + 1, max(step, newest - row[0])
             else:
                 newest = row[0]
         if back:
-            self._findings.add("F80", f"{where}: log time goes back at {back} messages", back)
+            self._findings.add_back(file.name, back, step)
 
     def message(self, key: Row) -> BagMessage | None:
         try:

@@ -68,7 +68,7 @@ class SqliteFile:
         self.counts: Counter[str] = Counter({topic: 0 for topic in self.types})
         self._salvaged: list[Row] | None = None
         self.start_ns = self.end_ns = None
-        self._back = 0
+        self._back = self._step = 0
         try:
             self._survey(self._db.execute("SELECT topic_id, timestamp FROM messages ORDER BY id"))
         except DAMAGE as error:
@@ -119,7 +119,7 @@ class SqliteFile:
             if high is None or time >= high:
                 high = time
             else:
-                self._back += 1
+                self._back, self._step = self._back + 1, max(self._step, high - time)
             low = time if low is None or time < low else low
         for topic, count in counts.items():
             self.counts[self._topics[topic][0]] += count
@@ -128,7 +128,7 @@ class SqliteFile:
     def _salvage(self, findings: Findings, reason: str) -> None:
         """Look up every row by its number: what a damaged page holds is lost, the rest is not."""
         self.counts = Counter({topic: 0 for topic in self.types})
-        self._back = 0
+        self._back = self._step = 0
         last, known = self._last_row()
         rows: list[Row] = []
         lost = 0
@@ -162,11 +162,12 @@ class SqliteFile:
     def sources(self, findings: Findings, newest_ns: int) -> tuple[Sequence[SqliteSource], int]:
         """The file as one source; newest_ns as in McapFile."""
         if self._back:
-            findings.add("F80", f"{self.name}: log time goes back at {self._back} messages", self._back)
+            findings.add_back(self.name, self._back, self._step)
         if self.start_ns is None:
             return [], newest_ns
         if self.start_ns < newest_ns:
-            findings.add("F80", f"{self.name}: begins before the end of the file before it", 1)
+            step = (newest_ns - self.start_ns) / 1e9
+            findings.add("F80", f"{self.name}: begins {step:.6g} s before the end of the file before it", 1)
         return [SqliteSource(self, findings)], max(newest_ns, self.end_ns)
 
     def ordered(self) -> Iterator[tuple[int, int, int]]:

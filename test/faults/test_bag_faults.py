@@ -315,6 +315,24 @@ def test_F80_log_time_that_goes_back_is_sorted_and_counted(tmp_path, write):
     assert sum(f.count for f in of(findings, "F80")) == 2
 
 
+@pytest.mark.parametrize("write", [write_mcap, write_db3], ids=["mcap", "sqlite3"])
+def test_F80_is_one_finding_a_file_with_the_largest_step(tmp_path, write):
+    """A recorder that writes late puts a step into every chunk: a line for each would hide all others."""
+    folder = tmp_path / "bag"
+    folder.mkdir()
+    suffix, step = "mcap" if write is write_mcap else "db3", 25_000_000
+    for part in range(2):
+        written = [Row(r.topic, r.at_ns + part * 10**12, r.data) for r in rows(80)]
+        for i in range(5, 80, 8):
+            written[i] = Row(written[i].topic, written[i - 1].at_ns - step - 10_000_000 * (i == 45), written[i].data)
+        path = write(folder / f"x_{part}.{suffix}", written)
+        assert suffix == "db3" or len(chunks_of(path)) > 6
+    got, findings = read(folder)
+    back = of(findings, "F80")
+    assert [f.text for f in back] == [f"x_{p}.{suffix}: log time goes back at 10 messages, by up to 0.035 s" for p in range(2)]
+    assert [f.count for f in back] == [10, 10] and [r.at_ns for r in got] == sorted(r.at_ns for r in got)
+
+
 # ---- F81 no CRC
 
 
