@@ -60,8 +60,10 @@ class BagWriter:
         try:
             path.mkdir(parents=True)
             self._file = (path / f"{path.name}.mcap").open("xb")
+        except FileExistsError:
+            raise ConfigError(f"bag {path}", expected="a folder that does not exist yet", found="it") from None
         except OSError as error:
-            raise ConfigError("bag", expected="a folder that does not exist yet", found=str(error)) from None
+            raise ConfigError(f"bag {path}", expected="a place that can be written", found=error.strerror) from None
         self._path = path
         self._writer = Writer(
             self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD if compress else CompressionType.NONE
@@ -106,8 +108,8 @@ class BagWriter:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        writer.finish()
-        self._file.close()
+        with self._file:
+            writer.finish()
         topics = [(about, self.counts[about.topic]) for about in self._topics.values()]
         write_metadata(self._path, Path(self._file.name).name, topics, self._span)
 

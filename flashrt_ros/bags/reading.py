@@ -120,7 +120,11 @@ class BagReader:
         self._check_names(named, list(there))
         found = [*named, *sorted(there.values(), key=_in_order)]
         if not found:
-            raise BagError("F79", f"bag {self.path.name}", expected="an .mcap or .db3 file in the folder", found="none")
+            inside = sorted(p.name for p in self.path.iterdir() if (p / METADATA).is_file())
+            hint = f"It holds {len(inside)} recording(s), give one: {', '.join(inside[:5])}" if inside else None
+            raise BagError(
+                "F79", f"bag {self.path.name}", expected="an .mcap or .db3 file in the folder", found="none", hint=hint
+            )
         return found
 
     def _check_names(self, named: list[Path], extra: list[str]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from ..bags.findings import Finding
 from ..bags.survey import HINTS, Survey
 from . import bag_convert
 from ._console import open_console
+from ._disk import disk_errors
 from ._progress import CountProgress
 
 EXIT_LOSS = 3
@@ -75,7 +77,7 @@ def _survey(args: argparse.Namespace) -> Survey:
     from ..config.config_file import load_robot
 
     robot = None if args.robot is None else load_robot(args.robot)
-    with CountProgress(open_console(), "messages", hidden=args.json) as progress:
+    with disk_errors(Path(args.bag)), CountProgress(open_console(), "messages", hidden=args.json) as progress:
         return survey(args.bag, robot, args.node, progress.at)
 
 

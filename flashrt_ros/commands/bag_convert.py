@@ -9,6 +9,7 @@ from pathlib import Path
 from flashrt_core.errors import ConfigError
 
 from ._console import open_console
+from ._disk import disk_errors
 from ._progress import CountProgress
 
 EXIT_LOSS = 3
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     kind = args.to or ("lerobot-v3" if origin == "bag" else "bag")
     target = Target(args.out, kind, args.images, args.codec, args.force)
     console = open_console()
-    with CountProgress(console, "frames", hidden=args.json) as progress:
+    with disk_errors(args.out), CountProgress(console, "frames", hidden=args.json) as progress:
         if origin == "bag":
             options = FrameOptions(args.task, args.gap_s, args.fps, args.node)
             result = convert_bag(

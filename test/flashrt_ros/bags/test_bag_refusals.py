@@ -1,0 +1,62 @@
+"""`flashrt bag` when the disk or the folder does not play along: one line, exit code 2, nothing half-made."""
+
+import errno
+import os
+
+import pytest
+from support.bags import robot_bag
+
+from flashrt_core.errors import ConfigError
+from flashrt_ros.bags.bag import BagWriter
+from flashrt_ros.bags.findings import BagError
+from flashrt_ros.bags.reading import BagReader
+from flashrt_ros.cli import main
+from flashrt_ros.config.config_file import load_robot
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return robot_bag(tmp_path_factory.mktemp("source") / "bag", load_robot("tabletop"), lengths=(6,)).path
+
+
+def line(capsys):
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "bug" not in error, error
+    return error
+
+
+@pytest.mark.parametrize("kind", ["bag", "lerobot-v3"])
+def test_output_below_a_file(bag, tmp_path, capsys, kind):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    assert main(["bag", "convert", str(bag), "--robot", "tabletop", "--to", kind, "--out", str(out)]) == 2
+    said = line(capsys)
+    assert "expected a file or folder that can be read or written" in said and str(tmp_path / "file") in said
+
+
+def test_disk_full_while_converting(bag, tmp_path, capsys, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(BagWriter, "write", full)
+    out = tmp_path / "out"
+    assert main(["bag", "convert", str(bag), "--robot", "tabletop", "--to", "bag", "--out", str(out)]) == 2
+    assert f"output {out}: expected room on the disk, found No space left on device" in line(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_writer_says_what_is_in_the_way(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ConfigError, match=r"bag .*there: expected a folder that does not exist yet, found it"):
+        BagWriter(tmp_path / "there")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"expected a place that can be written, found Not a directory"):
+        BagWriter(tmp_path / "file" / "below")
+
+
+def test_a_folder_of_recordings_names_them(tmp_path):
+    robot = load_robot("tabletop")
+    for name in ("monday", "tuesday"):
+        robot_bag(tmp_path / "week" / name, robot, lengths=(4,))
+    with pytest.raises(BagError, match=r"It holds 2 recording\(s\), give one: monday, tuesday"):
+        BagReader(tmp_path / "week").__enter__()
