@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ._console import open_console
+from ._disk import disk_errors
 
 EXIT_WORSE, EXIT_LOSS = 1, 3
 HELP = """run a policy over recorded rosbags and compare what it says with what was done
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     line = "flashrt " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["replay"] else "flashrt replay"
     progress = ReplayProgress(console)
     how = How(args.jobs, args.ray, args.rerun, progress.phase, progress.tick, progress.bag_done)
-    with progress:
+    with disk_errors(args.out), progress:
         if args.compare:
             a, b = args.compare
             sides = variant(a, settings), variant(b, settings)
@@ -114,6 +115,7 @@ def result_table(r: Mapping, timing: Mapping):
     """The figures as a rich table."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     def ms(values: Mapping[str, float | None]) -> str:
         return "  ".join(f"{k.upper()} {v:.1f}" for k, v in values.items() if v is not None) + " ms"
@@ -131,11 +133,18 @@ def result_table(r: Mapping, timing: Mapping):
     reasons = ", ".join(f"{k} {v}" for part in asked.values() for k, v in part.items())
     table.add_row("requests", f"{r['requests']} in {r['ticks']} ticks, {r['episodes']} episode(s), {r['duration_s']:.1f} s")
     table.add_row("ticks that could not ask", reasons or "none")
+    unusable = ", ".join(f"{k} {v}" for part in (r["refused_messages"], r["unreadable_messages"]) for k, v in part.items())
+    if unusable:
+        table.add_row("messages not used", Text(unusable))
+    for fault, why in r["reasons"].items():
+        table.add_row("", Text(f"{fault}: {why}", "yellow"))
     table.add_row("model latency", f"{ms(timing['model_latency_ms'])}, {timing['hardware']}")
     table.add_row("observation to action", f"{ms(r['observation_to_action_ms'])} in the bag's time, latency {r['latency_ms']}")
     limits = r["limits"]
     outside, changed = sum(limits["rows_outside_range"].values()), sum(limits["commands_changed_by_the_guard"].values())
     table.add_row("limits", f"{outside} numbers of {limits['rows']} rows outside their range, {changed} changed by the guard")
+    if r["runner"]:
+        table.add_row("runner", ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in r["runner"].items()))
     if r["faults"]:
         table.add_row("noted", ", ".join(f"{k} {v}" for k, v in r["faults"].items()))
     table.add_row("speed", f"{timing['ticks_per_s']} ticks/s, {timing['wall_s']:.1f} s")

@@ -78,13 +78,14 @@ def histogram(values: Sequence[float], marks: dict[str, float], unit: str, label
 
 
 def lines(series: dict[str, np.ndarray], boundaries: Sequence[int], period_s: float, unit: str, label: str) -> str:
-    """Curves over time with a thin line at each chunk boundary and the curve's name at its end."""
+    """Curves over time with a thin line at each chunk boundary and the curve's name at its end; NaN leaves a gap."""
     height, right = 210, 34
-    longest = max((len(s) for s in series.values()), default=0)
+    known = {name: np.flatnonzero(np.isfinite(s)) for name, s in series.items()}
+    longest = max((len(series[name]) for name, at in known.items() if len(at)), default=0)
     if not longest:
         return _svg(60, [_text(WIDTH / 2, 34, "no data")], label)
-    low = min(float(np.min(s)) for s in series.values())
-    high = max(float(np.max(s)) for s in series.values())
+    low = min(float(np.min(series[name][at])) for name, at in known.items() if len(at))
+    high = max(float(np.max(series[name][at])) for name, at in known.items() if len(at))
     pad = max(0.05 * (high - low), 1e-9)
     low, high = low - pad, high + pad
     w, h = WIDTH - LEFT - right, height - TOP - BOTTOM
@@ -106,14 +107,17 @@ def lines(series: dict[str, np.ndarray], boundaries: Sequence[int], period_s: fl
     parts.append(_text(4, TOP - 3, unit, "start"))
     ends: list[float] = []
     for i, (name, values) in enumerate(series.items()):
-        points = " ".join(f"{x(k):.1f},{y(float(v)):.1f}" for k, v in enumerate(values))
-        at = y(float(values[-1])) + 4
+        if not len(known[name]):
+            continue
+        for run in np.split(known[name], np.flatnonzero(np.diff(known[name]) > 1) + 1):
+            ends_at = [run[0] + 0.4] if len(run) == 1 else []  # a single value: a short dash
+            points = [f"{x(k):.1f},{y(float(values[int(k)])):.1f}" for k in [*run, *ends_at]]
+            parts.append(f'<polyline class="line s{i}" points="{" ".join(points)}"/>')
+        at = y(float(values[known[name][-1]])) + 4
         while any(abs(at - other) < 13 for other in ends):
             at += 13
         ends.append(at)
-        parts.append(
-            f'<polyline class="line s{i}" points="{points}"/>{_text(LEFT + w + 6, at, name, "start", f"t f{i}")}'
-        )
+        parts.append(_text(LEFT + w + 6, at, name, "start", f"t f{i}"))
     return _svg(height, parts, label)
 
 

@@ -50,14 +50,15 @@ def find_topics(settings: ReplaySettings, have: Mapping[str, Any], bag: str) -> 
     views = {full_name(c.topic, node): c.view for c in robot.cameras}
     prompt = full_name(robot.topics.prompt, node)
     if settings.command_topic:
-        command = settings.command_topic
+        command = full_name(settings.command_topic, node)
     for topic in [*views, *([state] if robot.state else [])]:
-        _check(topic, (types[topic],), have, bag, robot)
-    _check(command, COMMAND_TYPES, have, bag, robot)
+        _check(topic, (types[topic],), have, bag, f"robot {robot.name} says")
+    said = f"robot {robot.name} says" if not settings.command_topic else "--command-topic may be"
+    _check(command, COMMAND_TYPES, have, bag, said)
     if settings.node.prompt and not _count(have, prompt):
         prompt = ""
     else:
-        _check(prompt, (types[prompt],), have, bag, robot, "or give --prompt")
+        _check(prompt, (types[prompt],), have, bag, f"robot {robot.name} says", "or give --prompt")
     return BagTopics(views, state if robot.state else "", command, prompt)
 
 
@@ -66,14 +67,14 @@ def _count(have: Mapping[str, Any], topic: str) -> int:
 
 
 def _check(
-    topic: str, kinds: tuple[str, ...], have: Mapping[str, Any], bag: str, robot: RobotConfig, hint: str = ""
+    topic: str, kinds: tuple[str, ...], have: Mapping[str, Any], bag: str, said: str, hint: str = ""
 ) -> None:
     info = have.get(topic)
     if info is not None and info.type in kinds and info.count:
         return
     listed = ", ".join(f"{name} ({i.type}, {i.count})" for name, i in sorted(have.items())[:40]) or "nothing"
     where = f"bag {bag}, topic {topic}"
-    wanted = f"{' or '.join(kinds)}, as robot {robot.name} says"
+    wanted = f"{' or '.join(kinds)}, as {said}"
     more = f"; {hint}" if hint else ""
     if info is None:
         close = nearest(topic, have) if have else "the bag has no topics"
@@ -102,3 +103,13 @@ def read_command(message: Any, kind: str, robot: RobotConfig) -> np.ndarray | No
         if name in at:
             out[i] = values[at[name]]
     return out if np.isfinite(out).any() else None
+
+
+def command_problem(message: Any, kind: str, robot: RobotConfig) -> str:
+    """Why `read_command` gave nothing. message: None when its bytes are not of that kind."""
+    if message is None:
+        return f"not decodable as {kind}"
+    if kind == COMMAND_TYPES[0]:
+        return f"{len(message.data)} numbers, robot {robot.name} has {len(robot.actions)} actions"
+    names = list(message.name if kind == COMMAND_TYPES[1] else message.joint_names)
+    return f"no value for any of {', '.join(robot.action_names)}; its joints are {', '.join(map(ascii, names[:20])) or 'none'}"

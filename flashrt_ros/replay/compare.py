@@ -17,6 +17,7 @@ from .settings import ReplaySettings
 PRECISIONS = {"fp32": "full", "full": "full", "fp8": "fp8", "auto": "auto"}
 KEYS = ("checkpoint", "precision", "splice", "profile", "hardware", "latency", "replan_ticks")
 MIN_EPISODES = 8  # with so many the resampled unit is an episode, else a second of one
+MIN_PAIRS = 5  # resampling fewer gives an interval that is too narrow, of one pair none at all
 RESAMPLES = 4_000
 
 
@@ -86,20 +87,32 @@ class Difference:
 Units = Mapping[tuple[int, ...], np.ndarray]
 
 
-def by_episode(units: Units) -> dict[tuple[int, ...], np.ndarray]:
-    """Seconds added up to episodes where there are enough of those: errors within one are alike, which a resampling of
-    seconds would take for certainty."""
+def _episodes(units: Units) -> dict[tuple[int, ...], np.ndarray]:
+    """Seconds added up to episodes."""
     episodes: dict[tuple[int, ...], np.ndarray] = {}
     for key, row in units.items():
         episodes[key[:-1]] = episodes.get(key[:-1], 0.0) + row
-    return episodes if len(episodes) >= MIN_EPISODES else dict(units)
+    return episodes
+
+
+def _shared(a: Units, b: Units, at: int) -> list[tuple[int, ...]]:
+    """Units in which both sides have an error of the kind whose count is in column `at`."""
+    return sorted(k for k in a.keys() & b.keys() if a[k][at] > 0 and b[k][at] > 0)
 
 
 def difference(a: Units, b: Units, kind: str, seed: int = 0) -> Difference | None:
-    """B against A in one of UNIT_FIELDS; None where nothing can be paired. The same units give the same interval."""
+    """B against A in one of UNIT_FIELDS; None where nothing can be paired. The same units give the same interval.
+
+    Whole episodes are resampled where both sides have enough of them: errors within one are alike, which a resampling of
+    seconds would take for certainty.
+    """
     at = 2 * UNIT_FIELDS.index(kind)
-    a, b = by_episode(a), by_episode(b)
-    keys = sorted(k for k in a.keys() & b.keys() if a[k][at + 1] > 0 and b[k][at + 1] > 0)
+    whole = _episodes(a), _episodes(b)
+    keys = _shared(*whole, at + 1)
+    if len(keys) >= MIN_EPISODES:
+        a, b = whole
+    else:
+        keys = _shared(a, b, at + 1)
     if not keys:
         return None
     x, y = (np.array([side[k][at : at + 2] for k in keys]) for side in (a, b))  # [units, (sum, count)]
@@ -140,12 +153,20 @@ def judge(found: Mapping[str, Difference | None], same_model: bool, margin: floa
     d = found[kind]
     if d is None:
         return Verdict("unclear", kind, margin, "Nothing could be compared.")
-    word = "within" if d.high <= margin else "worse" if d.low > margin else "unclear"
+    few = d.units < MIN_PAIRS
+    word = "unclear" if few else "within" if d.high <= margin else "worse" if d.low > margin else "unclear"
     what = "the commands served" if same_model else "the predicted chunks"
-    span = f"{100 * d.relative:+.1f} % (95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f} %)"
+    span = f"{change(d.relative)} (95 % interval {change(d.low)} to {change(d.high)}), {100 * d.a:.3g} % and {100 * d.b:.3g} %"
     said = {
         "within": f"B is within the margin of {100 * margin:g} %",
         "worse": f"B is worse by more than the margin of {100 * margin:g} %",
         "unclear": f"it is not shown that B is within the margin of {100 * margin:g} %",
     }[word]
+    if few:
+        said = f"only {d.units} second(s) could be compared, at least {MIN_PAIRS} are needed"
     return Verdict(word, kind, margin, f"Error of {what}, B against A: {span}: {said}.")
+
+
+def change(relative: float) -> str:
+    """A relative change in per cent; beyond a factor of 100 the number says nothing more, A is as good as free of errors."""
+    return f"{100 * relative:+.1f} %" if relative < 100 else "more than +10,000 %"

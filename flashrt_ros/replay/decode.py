@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from ..bags.bag import typestore
 from ..config.settings import RobotConfig
 from ..control.faults import FaultReport
 from ..inputs.image_slot import Frame, ImageSlot
-from .bag_topics import BagTopics, read_command
+from .bag_topics import BagTopics, command_problem, read_command
 from .timeline import Command, Input
 
 NS = 1_000_000_000
@@ -56,6 +57,7 @@ class UnreadableIn:
 
     at_ns: int
     topic: str
+    reason: str = ""
 
 
 Seen = ImageIn | StateIn | PromptIn | UnreadableIn
@@ -69,7 +71,7 @@ class Decoder:
         self._store, self._clock = typestore(), FakeClock()
         cameras = {c.view: c for c in robot.cameras}
         self._slots = {view: ImageSlot(cameras[view], image_size, self._clock) for view in topics.views.values()}
-        self.unreadable_commands = 0
+        self.unreadable_commands, self.command_problem = 0, ""
 
     def messages(self, bag: Iterable[Any]) -> Iterator[Input | Command]:
         """The bag's messages for a Timeline: commands are decoded at once, the others when `decode` is called."""
@@ -77,12 +79,13 @@ class Decoder:
             if m.topic != self._topics.command:
                 yield Input(m.log_time_ns, m)
                 continue
-            try:
-                values = read_command(self._store.deserialize_cdr(m.data, m.type), m.type, self._robot)
-            except Exception:  # whatever rosbags raises for bytes that are no such message
-                values = None
+            message = values = None
+            with contextlib.suppress(Exception):  # whatever rosbags raises for bytes that are no such message
+                message = self._store.deserialize_cdr(m.data, m.type)
+                values = read_command(message, m.type, self._robot)
             if values is None:
                 self.unreadable_commands += 1
+                self.command_problem = self.command_problem or command_problem(message, m.type, self._robot)
             else:
                 yield Command(m.log_time_ns, values)
 
@@ -99,7 +102,7 @@ class Decoder:
                 return StateIn(at, _stamp(message), tuple(message.name), *fields)
             return PromptIn(at, message.data)
         except Exception:  # whatever rosbags raises for bytes that are no such message; the slot itself never raises
-            return UnreadableIn(at, m.topic)
+            return UnreadableIn(at, m.topic, f"not decodable as {m.type}")
 
     def _image(self, m: Any, message: Any, at: int) -> ImageIn:
         view = self._topics.views[m.topic]

@@ -21,6 +21,7 @@ from ..bags.findings import Finding
 from ..bags.reading import BagReader
 from .bag_topics import BagTopics
 from .decode import Decoder, ImageIn, Seen
+from .interrupts import children_without_interrupts
 from .settings import ReplaySettings
 from .timeline import Input, Tick, Timeline
 
@@ -32,13 +33,14 @@ BATCH = 16  # ticks that cross to the other process at once
 
 @dataclass(frozen=True)
 class BagEnd:
-    """The last thing in a feed: what reading found, and recorded commands that were none."""
+    """The last thing in a feed: what reading found, how many recorded commands were none, and why the first of these."""
 
     findings: tuple[Finding, ...]
     unreadable_commands: int
     messages: int
     start_ns: int
     end_ns: int
+    command_problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class InlineFeed:
             start_ns, end_ns = bag.start_ns, bag.end_ns
             for event in timeline.events(decoder.messages(bag)):
                 yield decoder.decode(event) if isinstance(event, Input) else event
-            yield BagEnd(tuple(bag.findings), decoder.unreadable_commands, count, start_ns, end_ns)
+            yield BagEnd(
+                tuple(bag.findings), decoder.unreadable_commands, count, start_ns, end_ns, decoder.command_problem
+            )
 
     def __enter__(self) -> InlineFeed:
         return self
@@ -102,7 +106,8 @@ class ProcessFeed:
         self._process = context.Process(
             target=_read, args=(plan, other, ring, self._free, self._slots, os.getpid()), daemon=True, name="flashrt-feed"
         )
-        self._process.start()
+        with children_without_interrupts():
+            self._process.start()
         other.close()
 
     def __iter__(self) -> Iterator[Seen | Tick | BagEnd]:

@@ -35,6 +35,7 @@ def result(
         "duration_s": round(total.duration_s, 3), "requests": total.requests, "chunks": total.chunks,
         "held_ticks": total.held_ticks, "silent_ticks": total.silent_ticks,
         "not_asked": {"skipped_ticks": _sorted(total.skipped), "ticks_not_ready": _sorted(total.not_ready)},
+        "reasons": {k: total.reasons[k] for k in sorted(total.reasons)},
         "refused_messages": _sorted(total.refused), "unreadable_messages": _sorted(total.unreadable),
         "faults": _sorted(total.faults), "runner": _sorted(total.stats),
         "action_error": {"scale": scale_source, **total.errors.to_json(robot.action_names)},

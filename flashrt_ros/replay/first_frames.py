@@ -67,5 +67,5 @@ def overlay_svg(frame: FirstFrame, robot: RobotConfig) -> str:
         parts.append(f'<polyline class="c{k}" points="{points(predicted[:, i])}"/>')
         if len(known):
             parts.append(f'<polyline class="c{k} r" points="{points(recorded[:, i])}"/>')
-        parts.append(f'<text class="c{k}" x="{4 + 32 * k}" y="8">{escape(robot.action_names[i][:12])}</text>')
+        parts.append(f'<text class="c{k}" x="4" y="{8 + 8 * k}">{escape(robot.action_names[i][:24])}</text>')
     return f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{"".join(parts)}</svg>'

@@ -22,13 +22,14 @@ class ReplayedInputs(ObservationBuilder):
     """The slots and rules of the node, their clock is the bag's log time.
 
     skipped: ticks in which the runner asked for an observation and got none, by fault id or WAITING. unreadable: messages
-    by topic that could not be decoded.
+    by topic that could not be decoded. reasons: fault id or topic -> what was wrong when it was first seen.
     """
 
     def __init__(self, robot: RobotConfig, image_size: int, clock: Clock, views: tuple[str, ...], prompt: str):
         super().__init__(robot, image_size=image_size, clock=clock, views=views, prompt=prompt, logger=QUIET)
         self.skipped: Counter[str] = Counter()
         self.unreadable: Counter[str] = Counter()
+        self.reasons: dict[str, str] = {}
 
     def put(self, seen: Seen) -> None:
         """Take one decoded message; the clock already shows its log time."""
@@ -40,6 +41,7 @@ class ReplayedInputs(ObservationBuilder):
             self.put_prompt(seen.text)
         elif isinstance(seen, UnreadableIn):
             self.unreadable[seen.topic] += 1
+            self.reasons.setdefault(seen.topic, seen.reason)
 
     def _put_image(self, seen: ImageIn) -> None:
         slot = self.images[seen.view]
@@ -54,4 +56,11 @@ class ReplayedInputs(ObservationBuilder):
         found = super().snapshot(now_ns)
         if isinstance(found, list):
             self.skipped.update({r.id for r in found} or {WAITING})
+            for report in found:
+                self.reasons.setdefault(report.id, report.reason)
         return found
+
+    def _note(self, source: str, report: FaultReport | None) -> FaultReport | None:
+        if report is not None:
+            self.reasons.setdefault(report.id, report.reason)
+        return super()._note(source, report)

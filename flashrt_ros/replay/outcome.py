@@ -45,8 +45,8 @@ class BagOutcome:
     traces: splice -> what it would have served; references: the same with calls that take no time, empty when they took
     none anyway. units: (episode, second) -> sums and counts of normalised errors, for paired comparisons. outside: commands
     of the policy beyond the robot's range, per dimension; clamped: commands that the guard changed, per dimension. skipped,
-    faults, refused: by fault id. action_delay_ms: oldest input to the tick at which its chunk took over, in the replay's
-    time. model_ms: wall time of each policy call. hardware: what it ran on.
+    faults, refused: by fault id; reasons: what was wrong when it was first seen. action_delay_ms: oldest input to the tick
+    at which its chunk took over, in the replay's time. model_ms: wall time of each policy call. hardware: what it ran on.
     """
 
     bag: str
@@ -73,6 +73,7 @@ class BagOutcome:
     refused: Counter[str] = field(default_factory=Counter)
     not_ready: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     action_delay_ms: list[float] = field(default_factory=list)
     model_ms: list[float] = field(default_factory=list)

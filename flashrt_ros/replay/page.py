@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
 from ..config.settings import RobotConfig
 from ..evaluation.charts import histogram, lines
 from ..evaluation.html import card, document, figure_cards, milliseconds, short_number
-from .compare import Difference, Verdict
+from .compare import Difference, Verdict, change
 from .first_frames import FRAME_STYLE, frames_html
 from .outcome import BagOutcome
 
@@ -127,30 +126,29 @@ def _curves(total: BagOutcome, robot: RobotConfig) -> str:
     if not excerpt.recorded:
         return "<p>no episode</p>"
     recorded, served = np.stack(excerpt.recorded), np.stack(excerpt.served)
-    moved = np.nan_to_num(np.nanmax(np.nan_to_num(recorded), axis=0) - np.nanmin(np.nan_to_num(recorded), axis=0))
-    used = np.flatnonzero((moved > 0) | (np.nanmax(np.abs(np.nan_to_num(served)), axis=0) > 0))
+    moved, moves = _swing(recorded), _swing(served)
+    used = np.flatnonzero((moved > 0) | (moves > 0))
     chosen = sorted(used[np.argsort(-moved[used], kind="stable")][:MAX_CURVES])
     parts = []
     for i in chosen:
-        series = {"": _filled(recorded[:, i]), " ": _filled(served[:, i])}
+        series = {"": recorded[:, i], " ": served[:, i]}
         chart = lines(series, excerpt.switches, 1 / robot.control_hz, "", f"{robot.action_names[i]}, recorded and served")
         parts.append(f"<div><h3>{escape(robot.action_names[i])}</h3>{chart}</div>")
     still = len(robot.actions) - len(chosen)
     left = f" {still} joint(s) that did not move or moved least are left out." if still else ""
     return (
         '<p class="small key"><b class="k0">recorded</b> and <b class="k1">served</b> after splicing and guard, first '
-        f"{len(recorded)} ticks of the first episode, in the command's units; dotted lines: a new chunk takes over.{left}</p>"
+        f"{len(recorded)} ticks of the first episode, in the command's units; dotted lines: a new chunk takes over; "
+        f"gaps: no command.{left}</p>"
         f'<div class="curves">{"".join(parts)}</div>'
     )
 
 
-def _filled(values: np.ndarray) -> np.ndarray:
-    """Gaps take the value before them, leading ones the first."""
-    known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
-        return np.zeros_like(values)
-    at = np.searchsorted(known, np.arange(len(values)), side="right") - 1
-    return values[known[np.maximum(at, 0)]]
+def _swing(values: np.ndarray) -> np.ndarray:
+    """Largest minus smallest of each column, 0 where nothing is known."""
+    known = np.isfinite(values)
+    top, low = np.where(known, values, -np.inf).max(axis=0), np.where(known, values, np.inf).min(axis=0)
+    return np.where(known.any(axis=0), top - low, 0.0)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 1) -> str:
@@ -177,10 +175,10 @@ def _joint_table(r: Mapping) -> str:
 
 def _horizon(r: Mapping) -> str:
     found = r["action_error"]["by_horizon_index"]
-    mean, top = (np.array([v for v in found[k] if v is not None]) * 100 for k in ("mae_normalised", "p99_normalised"))
-    if not len(mean):
+    mean, top = (np.array(found[k], np.float64) * 100 for k in ("mae_normalised", "p99_normalised"))  # NaN for None
+    if not np.isfinite(mean).any():
         return "<p>Nothing to compare with.</p>"
-    series = {"MAE": mean, "P99": top[: len(mean)]}
+    series = {"MAE": mean, "P99": top}
     note = f"{len(mean)} rows of the chunk, mean over the joints, normalised."
     chart = lines(series, (), 1 / r["control_hz"], "%", "error over the rows of the chunk")
     return chart + f'<p class="small soft">{note}</p>'
@@ -208,14 +206,18 @@ def _limits(r: Mapping) -> str:
 
 
 def _skips(r: Mapping) -> str:
-    rows = [[f"{escape(k)}: tick without a request", str(v)] for k, v in r["not_asked"]["skipped_ticks"].items()]
-    rows += [[f"{escape(k)}: tick before the inputs were ready", str(v)] for k, v in r["not_asked"]["ticks_not_ready"].items()]
-    rows += [[f"{escape(k)}: message refused", str(v)] for k, v in r["refused_messages"].items()]
-    rows += [[f"{escape(k)}: message not decodable", str(v)] for k, v in r["unreadable_messages"].items()]
+    counts = (
+        (r["not_asked"]["skipped_ticks"], "tick without a request"),
+        (r["not_asked"]["ticks_not_ready"], "tick before the inputs were ready"),
+        (r["refused_messages"], "message refused"), (r["unreadable_messages"], "message not usable"),
+    )  # fmt: skip
+    rows = [[f"{escape(k)}: {words}", str(v)] for found, words in counts for k, v in found.items()]
     rows += [[f"{escape(k)} (noted)", str(v)] for k, v in r["faults"].items()]
     rows += [[f"{escape(k.replace('_', ' '))}", str(v)] for k, v in r["runner"].items()]
     rows += [["ticks held", str(r["held_ticks"])], ["ticks without a command", str(r["silent_ticks"])]]
-    return _table(["reason", "count"], rows)
+    first = "".join(f"<li>{escape(k)}: {escape(text)}</li>" for k, text in r["reasons"].items())
+    listed = f'<p class="small soft">First seen as:</p><ul class="small soft">{first}</ul>' if first else ""
+    return _table(["reason", "count"], rows) + listed
 
 
 def _latency(total: BagOutcome, timing: Mapping) -> str:
@@ -241,8 +243,8 @@ def comparison_html(
     words = {"chunk": "error of whole chunks", "first": "error of the first step", "served": "error of served commands"}
     for kind, d in found.items():
         if d is not None:
-            span = f"{100 * d.low:+.1f} to {100 * d.high:+.1f} %"
-            rows.append([words[kind], _percent(d.a), _percent(d.b), f"{100 * d.relative:+.1f} %", span, str(d.units)])
+            span = f"{change(d.low)} to {change(d.high)}"
+            rows.append([words[kind], _percent(d.a), _percent(d.b), change(d.relative), span, str(d.units)])
     for key, name, text, _ in BOUNDARY_ROWS:
         a, b = (r["boundary"].get(r["splice"], {}).get(key) for r in results)
         label = f"{name} {text}" if name else text
@@ -252,8 +254,3 @@ def comparison_html(
     say = f'<p><span class="tag {mark}">{verdict.word}</span> {escape(verdict.sentence)}</p>'
     sides = f'<p class="small soft">A: {escape(names[0])}; B: {escape(names[1])}; same bags, same noise.</p>'
     return _wide("A against B", say + sides + table)
-
-
-def write_page(path: Path, *args, **kwargs) -> None:
-    """`page` into a file."""
-    path.write_text(page(*args, **kwargs), encoding="utf-8")

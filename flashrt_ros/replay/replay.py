@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,11 @@ from .compare import Difference, Verdict, difference, judge
 from .figures import result as figures
 from .figures import timing as timing_figures
 from .outcome import UNIT_FIELDS, BagOutcome
-from .page import comparison_html, write_page
+from .page import comparison_html
+from .page import page as page_html
 from .rerun_log import check_rerun, write_rerun
 from .run import BagJob, OnTick, Progress, check_bags, find_bags, merged, play_bags
+from .scale import check_checkpoint
 from .settings import ReplaySettings
 
 OnBag = Callable[[BagOutcome], None]
@@ -61,7 +64,7 @@ def replay(paths: Sequence[Path], settings: ReplaySettings, out: Path, how: How 
 
     Raises BagError for a bag that cannot be used (before a model is loaded), ConfigError, and the errors of `load_model`.
     """
-    jobs = _prepare(paths, settings, out, how)
+    jobs = _prepare(paths, (settings,), out, how)
     played = _play(jobs, settings, how)
     return ReplayOutput(played, _write(out, played, settings, how, command), _lost(played, settings))
 
@@ -74,9 +77,11 @@ def compare(
     if not 0 <= margin <= 10:
         raise ConfigError("margin", expected="0..10 (0.05 is 5 %)", found=margin)
     a, b = sides
-    jobs = _prepare(paths, b, out, how)
-    played_a = _play([_without_chunks(job) for job in jobs], a, how)
+    jobs = _prepare(paths, sides, out, how)
+    how.progress(f"B, {names[1]}")  # first: what is new fails sooner than what is in use
     played_b = _play(jobs, b, how)
+    how.progress(f"A, {names[0]}")
+    played_a = _play([_without_chunks(job) for job in jobs], a, how)
     found = {kind: difference(played_a.total.units, played_b.total.units, kind) for kind in UNIT_FIELDS}
     verdict = judge(found, a.policy == b.policy, margin)
     page = comparison_html(names, found, verdict, (played_a.result, played_b.result))
@@ -94,13 +99,18 @@ def _without_chunks(job: BagJob) -> BagJob:
     return replace(job, chunks=None)
 
 
-def _prepare(paths: Sequence[Path], settings: ReplaySettings, out: Path, how: How) -> list[BagJob]:
+def _prepare(paths: Sequence[Path], sides: Sequence[ReplaySettings], out: Path, how: How) -> list[BagJob]:
+    """Everything that can be known to be wrong before a model is loaded. The last side's chunks are written."""
     if how.rerun:
         check_rerun()
     bags = find_bags(paths)
-    jobs = check_bags(bags, settings, out)
+    jobs = check_bags(bags, sides[-1], out)
+    for side in sides:
+        check_checkpoint(side)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise ConfigError("out", expected="a folder that can be written", found=f"{out}: {error.strerror}") from None
     return jobs
@@ -122,11 +132,19 @@ def _play(jobs: Sequence[BagJob], settings: ReplaySettings, how: How) -> Played:
 
 
 def _why_none(total: BagOutcome) -> str:
+    unread = [f"{v} messages of {k} cannot be used" + _because(total, k) for k, v in total.unreadable.most_common(4)]
     if not total.ticks:
-        return "There is no recorded command"
+        return "; ".join(unread) or "There is no recorded command"
     reasons = total.not_ready + total.skipped
-    said = ", ".join(f"{k} in {v} ticks" for k, v in reasons.most_common(6)) or "no reason is known"
-    return f"Of {total.ticks} ticks: {said}. docs/faults.md says what the ids mean"
+    failed = [f"the policy failed with {total.reasons['policy']}"] if "policy" in total.reasons else []
+    ticks = [*failed, *(f"{k} in {v} ticks" + _because(total, k) for k, v in reasons.most_common(4))]
+    ids = [k for k, _ in reasons.most_common(4) if k.startswith("F")]
+    more = f". `flashrt health --table {' '.join(ids)}` explains" if ids else ""
+    return f"Of {total.ticks} ticks: {'; '.join([*ticks, *unread]) or 'no reason is known'}{more}"
+
+
+def _because(total: BagOutcome, key: str) -> str:
+    return f" ({total.reasons[key]})" if total.reasons.get(key) else ""
 
 
 def _lost(played: Played, settings: ReplaySettings) -> tuple[str, ...]:
@@ -141,9 +159,19 @@ def _write(
 ) -> tuple[Path, ...]:  # fmt: skip
     data, times, page = out / "result.json", out / "timing.json", out / "report.html"
     for file, content in ((data, {**played.result, **(more or {})}), (times, played.timing)):
-        file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    write_page(page, played.result, played.timing, played.total, settings.robot, command, compared)
+        _put(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    _put(page, page_html(played.result, played.timing, played.total, settings.robot, command, compared))
     files = [page, data, times, out / "chunks"]
     if how.rerun:
         files.append(write_rerun(out / "replay.rrd", played.total, settings.robot))
     return tuple(files)
+
+
+def _put(file: Path, text: str) -> None:
+    """The file as a whole, or the one that was there."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)

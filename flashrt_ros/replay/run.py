@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,9 @@ from ..bags.reading import BagReader
 from ..bags.recorder_topics import full_name
 from ..worker.policy_worker import PolicyWorker
 from .bag_topics import BagTopics, find_topics
-from .chunk_bag import ChunkBag
+from .chunk_bag import ChunkBag, check_chunk_bag, part_of
 from .feed import BagEnd, FeedPlan, InlineFeed, ProcessFeed
+from .interrupts import children_without_interrupts
 from .outcome import BagOutcome
 from .scale import action_scale
 from .session import Session
@@ -57,7 +61,17 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
         if not inside:
             raise ConfigError(f"bag {path}", expected="a rosbag2 folder, or a folder of them", found="neither")
         out += inside
+    twice = [path for path, n in zip(out, _times(out), strict=True) if n > 1]
+    if twice:
+        raise ConfigError(f"bag {twice[0]}", expected="each bag once", found="it twice")
     return out
+
+
+def _times(paths: Sequence[Path]) -> list[int]:
+    """How often each is among them, by whatever name."""
+    real = [path.resolve() for path in paths]
+    counts = Counter(real)
+    return [counts[path] for path in real]
 
 
 def _is_bag(folder: Path) -> bool:
@@ -74,6 +88,9 @@ def check_bags(paths: Sequence[Path], settings: ReplaySettings, out: Path | None
             storage = bag.files[0].storage
             chunks = None if out is None else out / CHUNKS / name
             jobs.append(BagJob(path, name, topics, storage, bag.start_ns, bag.end_ns, chunks))
+    for job in jobs:
+        if job.chunks is not None:
+            check_chunk_bag(job.chunks, paths)
     return jobs
 
 
@@ -106,8 +123,8 @@ class Player:
         plan = FeedPlan(job.path, job.topics, settings, info.image_size)
         topic = full_name(settings.robot.topics.chunk, settings.node_name)
         span = max(1, job.end_ns - job.start_ns)
-        bag = None if job.chunks is None else ChunkBag(job.chunks, settings.robot, topic, job.storage)
-        try:
+        chunks = nullcontext() if job.chunks is None else ChunkBag(job.chunks, settings.robot, topic, job.storage)
+        with chunks as bag:
             on_chunk = bag.write if bag else lambda at_ns, chunk: None
             session = Session(settings, self.worker, self.scale, job.name, job.start_ns, on_chunk)
             with (InlineFeed if inline else ProcessFeed)(plan) as feed:
@@ -120,9 +137,6 @@ class Player:
                         outcome = session.end(event)
                     else:
                         session.put(event)
-        finally:
-            if bag is not None:
-                bag.__exit__(None, None, None)
         outcome.scale_source, outcome.hardware = self.scale_source, info.hardware
         outcome.wall_s = time.monotonic() - began
         return outcome
@@ -131,15 +145,20 @@ class Player:
         self.worker.close()
 
 
-_player: Player | None = None  # one per worker process
+_player: Player | Exception | None = None  # one per worker process
 
 
 def _start(settings: ReplaySettings) -> None:
     global _player
-    _player = Player(settings)
+    try:
+        _player = Player(settings)
+    except Exception as error:  # the process's boundary: `_play` says it, an initializer that raises breaks the pool
+        _player = error
 
 
 def _play(job: BagJob) -> BagOutcome:
+    if isinstance(_player, Exception):
+        raise _player
     return _player.play(job)
 
 
@@ -164,10 +183,22 @@ def play_bags(
             player.close()
         return
     progress(f"loading the policy in {min(processes, len(jobs))} processes")
+    others = set(active_children())
     with ProcessPoolExecutor(
         min(processes, len(jobs)), mp_context=get_context("spawn"), initializer=_start, initargs=(settings,)
     ) as pool:
-        yield from pool.map(_play, jobs)
+        try:
+            with children_without_interrupts():
+                outcomes = pool.map(_play, jobs)
+            yield from outcomes
+        except BaseException:  # interrupted, or one bag failed: the others are not waited for
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
+        finally:
+            for job in jobs:
+                if job.chunks is not None:
+                    shutil.rmtree(part_of(job.chunks), ignore_errors=True)
 
 
 def merged(outcomes: Sequence[BagOutcome]) -> BagOutcome:
@@ -190,6 +221,7 @@ def merged(outcomes: Sequence[BagOutcome]) -> BagOutcome:
             setattr(total, name, getattr(total, name) + getattr(one, name))
         total.action_delay_ms += one.action_delay_ms
         total.model_ms += one.model_ms
+        total.reasons = {**one.reasons, **total.reasons}
         total.units.update({(number, *key): row for key, row in one.units.items()})
         total.findings = (*total.findings, *one.findings)
     total.first_frames, total.excerpt = first.first_frames, first.excerpt

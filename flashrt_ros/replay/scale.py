@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flashrt_core.errors import CheckpointError
+
 from ..config.settings import RobotConfig
 from ..evaluation.rollout import checkpoint_folder
 from .settings import ReplaySettings
@@ -34,6 +36,18 @@ def action_scale(settings: ReplaySettings) -> tuple[np.ndarray, str]:
     used = np.isfinite(unit) & (unit > 1e-6)
     scale[: len(unit)][used] = unit[used]
     return scale, f"{norm} statistics in {Path(str(found['norm_stats']['source'])).name}"
+
+
+def check_checkpoint(settings: ReplaySettings) -> None:
+    """Look at the checkpoint's files before anything is loaded. CheckpointError when they do not say how to read them."""
+    if settings.script is not None:
+        return
+    from flashrt_core.inspect import inspect_checkpoint
+
+    folder = checkpoint_folder(settings.policy.checkpoint or None)
+    found = inspect_checkpoint(folder, settings.policy.profile or None, digest=False)
+    if found.get("profile") is None or found.get("weights") is None:
+        raise CheckpointError(f"checkpoint {folder}", found="; ".join(map(str, found["problems"])))
 
 
 def half_range(robot: RobotConfig) -> np.ndarray:

@@ -72,7 +72,11 @@ class Asker:
         seed = self._settings.noise_seed(self.global_tick)
         request = {"images": obs.images, "state": obs.state, "prompt": obs.prompt, "seed": seed}
         start = time.perf_counter()
-        chunk = self._worker.infer_actions(request)
+        try:
+            chunk = self._worker.infer_actions(request)
+        except Exception as error:  # the runner counts it and goes on, as on the robot
+            self._outcome.reasons.setdefault("policy", f"{type(error).__name__}: {error}")
+            raise
         self._outcome.model_ms.append((time.perf_counter() - start) * 1e3)
         self._outcome.requests += 1
         self.asked = obs, chunk
@@ -133,6 +137,8 @@ class Session:
         out.ticks += 1
         self._plan = self._asker.asked = None
         record = self._loop.tick() if self._active or self._activate() else None
+        if self._plan is not None:
+            self._on_chunk(tick.at_ns, self._plan)  # not in the loop, which goes on when a sink raises
         self._asker.global_tick += 1
         asked = self._asker.asked
         if asked is not None and self._usable(asked[1]):
@@ -152,7 +158,9 @@ class Session:
         out.skipped, out.unreadable = self.inputs.skipped, self.inputs.unreadable
         if end.unreadable_commands:
             out.unreadable["commands"] += end.unreadable_commands
+            out.reasons["commands"] = end.command_problem
         out.refused = self.inputs.counters
+        out.reasons = {**self.inputs.reasons, **out.reasons}
         return out
 
     # ---- sink of the control loop
@@ -166,7 +174,6 @@ class Session:
         now = self._clock.now_ns()
         self.outcome.chunks += 1
         self.outcome.action_delay_ms.append((now - plan.observation.received_ns) / 1e6)
-        self._on_chunk(now, plan)
 
     # ---- inside
 
@@ -205,8 +212,10 @@ class Session:
             self._loop.activate()
             self._active = True
         except ObservationError as error:
-            word = str(error.found).split(" ")[0]
-            self.outcome.not_ready[word if word.startswith("F") else error.thing] += 1
+            word, _, reason = str(error.found).partition(" ")
+            fault = word if word.startswith("F") else error.thing
+            self.outcome.not_ready[fault] += 1
+            self.outcome.reasons.setdefault(fault, reason.partition(": ")[2] or str(error))
         return self._active
 
     def _usable(self, chunk: np.ndarray) -> bool:

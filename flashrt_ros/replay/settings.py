@@ -16,6 +16,7 @@ from ..stack import StackConfig
 from ..worker.interface import Script
 
 MAX_SEED = 2**31 - 1
+MAX_GAP_S = 3600.0  # inputs of a gap are kept in memory
 TICKS_PER_SEED = 1_000_000  # noise of the request at tick k: seed * this + k, so that two replays share it
 _RANGE = re.compile(r"(\d+(?:\.\d+)?)\.\.(\d+(?:\.\d+)?)")
 
@@ -96,8 +97,9 @@ class ReplaySettings:
             raise ConfigError("seed", expected=f"0..{MAX_SEED}", found=self.seed)
         if not 1 <= self.threads <= 256:
             raise ConfigError("threads", expected="1..256", found=self.threads)
-        if self.gap_s < 2 * self.node.period_s:
-            raise ConfigError("gap", expected=f">= {2 * self.node.period_s:g} s, two periods", found=self.gap_s)
+        if not 2 * self.node.period_s <= self.gap_s <= MAX_GAP_S:
+            expected = f"{2 * self.node.period_s:g} s (two periods) to {MAX_GAP_S:g} s"
+            raise ConfigError("gap", expected=expected, found=self.gap_s)
         self.node.check_robot(self.robot)
 
     @property

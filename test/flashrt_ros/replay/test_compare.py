@@ -5,7 +5,7 @@ import pytest
 from support.replay_bags import arm_robot, scripted_settings
 
 from flashrt_core.errors import ConfigError
-from flashrt_ros.replay.compare import Difference, by_episode, difference, judge, variant
+from flashrt_ros.replay.compare import Difference, difference, judge, variant
 
 BASE = scripted_settings(arm_robot())
 
@@ -60,9 +60,31 @@ def test_only_common_units_are_paired():
 
 
 def test_many_episodes_are_resampled_as_wholes():
-    assert len(by_episode(units(np.ones(100)))) == 10
-    assert len(by_episode(units(np.ones(70)))) == 70  # seven episodes are too few
-    assert by_episode(units(np.ones(100)))[(0, 0)][1] == 70
+    many, few = units(np.ones(100)), units(np.ones(70))
+    assert difference(many, many, "chunk").units == 10
+    assert difference(few, few, "chunk").units == 70  # seven episodes are too few
+
+
+def test_eight_episodes_of_one_side_and_seven_of_the_other_are_still_paired():
+    """A side whose policy refuses every chunk of an episode has no errors there; the others are compared by seconds."""
+    a = units(np.random.default_rng(4).uniform(1, 2, 80))
+    b = {key: 1.2 * row * [1, 0, 0, 0, 0, 0] + row * [0, 1, 1, 1, 1, 1] for key, row in a.items() if key[1] != 7}
+    d = difference(a, b, "chunk")
+    assert d.units == 70 and d.relative == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("count", "word"), [(1, "unclear"), (4, "unclear"), (5, "within")])
+def test_a_few_pairs_are_no_pass_however_alike_they_are(count, word):
+    """One pair resampled gives an interval without width: it would pass anything that is not worse by chance."""
+    d = difference(units(np.ones(count)), units(np.ones(count)), "chunk")
+    verdict = judge({"chunk": d}, False, 0.05)
+    assert verdict.word == word and ("at least 5" in verdict.sentence) == (word == "unclear")
+
+
+def test_a_side_without_errors_gives_no_number_of_many_digits():
+    d = difference(units(np.zeros(9)), units(np.full(9, 0.3)), "chunk")
+    verdict = judge({"chunk": d}, False, 0.05)
+    assert verdict.word == "worse" and "more than +10,000 %" in verdict.sentence and "0 % and 30 %" in verdict.sentence
 
 
 def test_splice_alone_is_judged_by_what_is_served():

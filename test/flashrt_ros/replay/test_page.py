@@ -8,8 +8,8 @@ import pytest
 from support.replay_bags import PROMPT_TOPIC, START_NS, TEXT, arm_recording, arm_robot, scripted_settings, text
 
 from flashrt_ros.replay.first_frames import overlay_svg
-from flashrt_ros.replay.outcome import FirstFrame
-from flashrt_ros.replay.page import _filled
+from flashrt_ros.replay.outcome import BagOutcome, Excerpt, FirstFrame
+from flashrt_ros.replay.page import _curves
 from flashrt_ros.replay.replay import replay
 
 
@@ -44,10 +44,25 @@ def test_many_joints_are_the_ones_that_move(page):
     assert page.count("<h3>") == 12 and "2 joint(s)" in page
 
 
-def test_gaps_are_filled_from_the_left():
-    nan = np.nan
-    assert _filled(np.array([nan, 1, nan, 3, nan])).tolist() == [1, 1, 1, 3, 3]
-    assert _filled(np.array([nan, nan])).tolist() == [0, 0]
+def test_a_tick_without_a_command_is_a_gap_and_no_motion():
+    nan, robot = np.nan, arm_robot(2)
+    recorded = [np.array([1.0, 5.0]), np.array([nan, nan]), np.array([3.0, 5.0]), np.array([2.0, 5.0])]
+    served = [np.array([nan, nan])] * 2 + [np.array([1.5, 5.0])] * 2
+    total = BagOutcome("b", None, {}, {}, np.zeros(2), excerpt=Excerpt(recorded, served, []))
+    html = _curves(total, robot)
+    assert "<h3>j0</h3>" in html and "<h3>j1</h3>" not in html, "j1 stands still at 5, also where nothing was recorded"
+    found = re.findall(r'<polyline class="line s\d" points="([^"]*)"', html)
+    curves = [[p.split(",")[0] for p in points.split()] for points in found]
+    assert [len(points) for points in curves] == [2, 2, 2] and curves[1] == curves[2], "served begins at its first command"
+
+
+def test_names_over_a_picture_do_not_overlap():
+    robot = arm_robot(3)
+    robot = replace(robot, actions=tuple(replace(d, name=f"left_{i}_shoulder_joint") for i, d in enumerate(robot.actions)))
+    moving = np.arange(15.0).reshape(5, 3)
+    svg = overlay_svg(FirstFrame({}, "go", 0.0, 0.0, moving, np.full((5, 3), np.nan)), robot)
+    places = re.findall(r'<text class="c\d" x="(\d+)" y="(\d+)">left_\d_shoulder_joint', svg)
+    assert len(places) == 3 and len({y for _, y in places}) == 3
 
 
 def test_overlay_without_a_record_and_without_motion():
