@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from flashrt_core.errors import ConfigError
+from flashrt_core.errors import ConfigError, DeviceError
 
 from ._console import open_console
 
@@ -87,6 +87,12 @@ def run(args: argparse.Namespace) -> int:
     page = write_page(args.out, result, command)
     console.print(result_table(result))
     console.print(f"wrote {page}, {data}, {file.path}")
+    if not any(cell["episodes"] for cell in result["conditions"]):
+        errors = [row["error"] for row in file.rows.values() if row["error"]]
+        raise DeviceError(
+            "libero", expected="an episode that comes to its end", found=f"{len(errors)} errors; the last: {errors[-1]}",
+            hint=f"More in {args.out / 'log'}; --retry-errors runs them again",
+        )  # fmt: skip
     return 0
 
 

@@ -34,6 +34,14 @@ def test_episodes_over_dds_with_a_broken_one_among_them(tmp_path):
     assert len(file.episodes([rows[0]])[0].commands) == 8
 
 
+def test_a_first_scene_that_cannot_be_put_in_place_is_one_error(tmp_path):
+    plan = make_plan(tmp_path, {"needs": 8, "faults": {"0": "reset"}})
+    file = open_results(plan, tmp_path / "out")
+    run_jobs(file, file.missing(), run_over_ros(plan, lambda text: None, rate=0.8, camera_hz=20.0))
+    rows = [file.rows[job.key] for job in plan.jobs()]
+    assert "no placement found" in rows[0]["error"] and rows[1]["error"] is None and rows[1]["success"]
+
+
 REFUSED = [{"conditions": (Condition(),)}, {"conditions": (Condition("none", 50.0),)}, {"policy": "demo-replay"}, {"workers": 2}]
 
 

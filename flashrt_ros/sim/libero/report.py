@@ -71,7 +71,7 @@ def _head(r: Result) -> str:
         f"{r['episodes_per_task']} episodes a task", "wall clock" if r["realtime"] else "simulated time", f"{r['gl']} renderer",
         *(f"{k} {v}" for k, v in r["versions"].items() if v), f"flashrt {r['flashrt']}",
     ]  # fmt: skip
-    machine = " · ".join(str(v) for v in r["machine"].values())
+    machine = " · ".join(f"Python {v}" if k == "python" else str(v) for k, v in r["machine"].items())
     return (
         f'<h1>{escape(r["suite"])}</h1><p class="soft">Two camera pictures, an 8-d state and a sentence go to the policy; 7-d '
         "actions at 20 Hz come back. An error of the simulator is neither a success nor a failure.</p>"

@@ -32,6 +32,7 @@ from ..pacer import Pacer
 from .env_client import SimulatorEnv, SimulatorSpec
 from .plan import EvaluationPlan, parse_tasks
 from .protocol import PROTOCOLS, SUITES, protocol
+from .trial import MAX_FAILED_STARTS
 
 ARM = tuple(f"panda_joint{i}" for i in range(1, 8))
 ARM_TOPIC = "arm/joint_states"
@@ -112,6 +113,20 @@ def make_env(args: argparse.Namespace) -> tuple[RosEnv, list[int]]:
     return env, list(env.plan)
 
 
+def show_a_scene(env: RosEnv, seeds: list[int]) -> None:
+    """Put the first scene in place that can be, so that there is something to publish from the start; one that cannot will be
+    an error when its turn comes (F83). Raises the DeviceError when MAX_FAILED_STARTS in a row cannot."""
+    some = seeds[:MAX_FAILED_STARTS]
+    for seed in some:
+        try:
+            env.reset(seed)
+            return
+        except DeviceError:
+            env.close()
+            if seed == some[-1]:
+                raise
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the episodes. Exit code 0 done, 1 the node cannot go on, 2 bad arguments, 130 interrupted."""
     words = rclpy.utilities.remove_ros_args(sys.argv if argv is None else [NAME, *argv])[1:]
@@ -134,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, ended: threading.Event, events: EventWriter | None) -> int:
     env, seeds = make_env(args)
-    env.reset(seeds[0])  # there is something to publish from the start
+    show_a_scene(env, seeds)
     ledger = CommandLedger()
     bridge = LiberoBridge(load_robot(args.robot), env, args.node, ledger, camera_hz=args.camera_hz, rate=args.rate)
     operator = NodeOperator(bridge, args.node)

@@ -364,6 +364,15 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch)
     assert "1 of 3 episodes are in" in said and "the same command goes on" in said
 
 
+def test_a_run_of_errors_alone_is_no_success(tmp_path, capsys):
+    """Each was counted apart; but exit code 0 would let a script go on with a success rate of nothing."""
+    python = simulator_spec(tmp_path, {"faults": {"0": "raise", "1": "die"}}).python
+    assert main(["libero", "--episodes", "2", "--sim-python", str(python), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "2 errors; the last: SimulatorError" in said.err and "exit code 3" in said.err and "--retry-errors" in said.err
+    assert (tmp_path / "out/report.html").exists() and "2 errors apart" in said.out
+
+
 def test_the_bound_of_an_episode_holds_over_ros_too(tmp_path):
     plan = EvaluationPlan(simulator_spec(tmp_path, episode_s=77.0), "scripted", (0,), 1, 7)
     words = sim_words(plan, tmp_path / "jobs", tmp_path, 0.25, 5.0)
