@@ -273,7 +273,7 @@ _ROWS = (
     # I: security
     FaultRow("F85", "unauthorised_peer", (), "-", "N", "unauthorised publisher/subscriber under SROS2",
              "denied both ways"),
-    FaultRow("F86", "bad_prompt", (NOTE,), "T", "C", "prompt 1 MB, NUL, control characters",
+    FaultRow("F86", "bad_prompt", (NOTE, HOLD), "T", "C", "prompt 1 MB, NUL, control characters",
              "reject; cap 4 KiB and token limit"),
     FaultRow("F87", "forbidden_call", (), "-", "C", "code tries socket, subprocess, pickle, exec",
              "audit hook fails the test"),

@@ -304,15 +304,26 @@ class ControlLoop:
         """Turn the runner's new events into faults; the event of a chunk that took over, if any."""
         taken = None
         for event in self._watch.new_events():
+            if event.kind == "error" and self._prompt_refused():
+                continue
             self.health.report(self._watch.on_event(event), now)
             if event.kind in ("start", "switch"):
                 taken = event
+                if self._asked is not None:
+                    self.observations.prompt_slot.served(self._asked.prompt)
                 self._count_index(event)
                 self._plan_waits(False)
                 if self.health.auto_resume:
                     for fault in [f for f, x in self.health.active.items() if f in RUNNER_HOLDS and x == Level.HOLD]:
                         self.health.clear(fault, now)
         return taken
+
+    def _prompt_refused(self) -> bool:
+        """Whether the policy's error is that it cannot take the prompt (F86): then the old one is in force again."""
+        error, asked = self.runner.last_error, self._asked
+        if asked is None or not isinstance(error, ObservationError) or error.thing != "prompt":
+            return False
+        return self.observations.prompt_slot.refused(asked.prompt, error)
 
     def _count_index(self, event: RunnerEvent) -> None:
         """The index law: a chunk starts at the row that is as many as our ticks since its observation was taken, and the

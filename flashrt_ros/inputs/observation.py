@@ -177,7 +177,10 @@ class ObservationBuilder:
     def faults(self, now_ns: int) -> list[FaultReport]:
         """What is wrong with the inputs now. Called once per control period: single events are reported once."""
         events = [self.state_slot.take_teleport(), self.prompt_slot.take_reject()]
-        return [*self._conditions(now_ns), *(e for e in events if e is not None)]
+        found = [*self._conditions(now_ns), *(e for e in events if e is not None)]
+        if self.prompt_slot.refusal:
+            found.append(FaultReport("F86", f"no prompt: {self.prompt_slot.refusal}", self.prompt_slot.topic, Level.HOLD))
+        return found
 
     def snapshot(self, now_ns: int) -> Observation | list[FaultReport]:
         """The observation for a request made now, or the faults that forbid one.

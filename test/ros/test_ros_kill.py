@@ -169,10 +169,10 @@ def test_a_standby_node_says_why_it_must_wait_after_a_kill_and_then_takes_over(p
         probe.to("configure", "activate", name="/first")
         probe.to("configure", name="/standby")
         assert not probe.change("activate", "/standby")
-        assert "F18" in standby.text and "/first publishes too" in standby.text
+        until(lambda: "F18" in standby.text and "/first publishes too" in standby.text, 5)
         first.kill(signal.SIGKILL)
         first.wait()
         until(lambda: arm.resting(), 5)
         assert not probe.change("activate", "/standby")
-        assert "If it was killed, DDS forgets it within 20 s: activate again then" in standby.text
+        until(lambda: "If it was killed, DDS forgets it within 20 s: activate again then" in standby.text, 5)
         until(lambda: probe.change("activate", "/standby"), LEASE_S + 10)
