@@ -101,10 +101,10 @@ class SimulatorProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="flashrt-sim-")
         ours, theirs = socket.socketpair()
         self.log = log
-        self.wire = Wire(ours)
-        with theirs:
-            self.pid = self._spawn(spec, theirs, only_look)
+        self.wire, self.pid = Wire(ours), 0
         try:
+            with theirs:
+                self.pid = self._spawn(spec, theirs, only_look)
             ready, _ = self._receive(spec.start_s)
         except BaseException:
             self.close()

@@ -14,7 +14,6 @@ CONTROL_HZ = 20  # LIBERO envs/env_wrapper.py, ControlEnv(control_freq=20)
 CAMERAS = ("agentview", "robot0_eye_in_hand")  # LIBERO envs/env_wrapper.py, camera_names; openpi main.py, same order
 WAIT_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)  # openpi main.py LIBERO_DUMMY_ACTION; lerobot get_libero_dummy_action
 STEP_M = 0.05  # metres per unit of action: robosuite controllers/config/osc_pose.json, output_max
-INIT_STATES = 50  # per task, LIBERO init_files/<suite>/<task>.pruned_init: float64 [50, state]
 
 # Suite -> number of tasks (LIBERO benchmark/libero_suite_task_map.py).
 SUITES = {

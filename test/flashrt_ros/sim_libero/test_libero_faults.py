@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,15 @@ def test_F83_a_simulator_that_never_starts_ends_the_run(tmp_path):
         run(tmp_path, {"start": "die"}, 5)
     lines = (tmp_path / "out/result.jsonl").read_text().splitlines()
     assert len(lines) == 3  # the head and two errors; the third start gave up
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing_open(tmp_path):
+    """Also while somebody keeps the error and with it the frames."""
+    spec = replace(simulator_spec(tmp_path), python=tmp_path / "none")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConfigError, match="make libero") as kept:
+        SimulatorProcess(spec, tmp_path / "log")
+    assert len(os.listdir("/proc/self/fd")) == before and kept.value.__traceback__ is not None
 
 
 def test_F83_what_no_episode_can_get_past_is_said_once(tmp_path):
