@@ -25,7 +25,7 @@ SHOW := sed -nuE 's/^Collecting ([^ ;]+).*/  \1/p; s/^Installing collected packa
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c $(CONSTRAINTS) $(PIP_ARGS)
 
 help:  ## this list
-	@echo "FlashRT for ROS 2"
+	@echo "FlashRT for ROS 2. Begin with: make demo"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: $(VENV)/.stamp-demo  ## install, then 20 closed-loop episodes with the bundled policy -> demo-out/report.html
@@ -45,7 +45,7 @@ train: $(VENV)/.stamp-demo  ## train the bundled policy anew into data/policy (m
 	$(BIN)/python tools/export.py data/run --out data/policy
 	@echo "Try it: $(BIN)/flashrt demo --checkpoint data/policy"
 
-clean:  ## remove what the other targets made: .venv, build, demo-out, caches
+clean:  ## remove what the other targets made: all environments (.venv*), build, demo-out, ros-demo-out, caches
 	rm -rf $(VENV) $(ROS_VENV) $(LIBERO_VENV) build demo-out ros-demo-out *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

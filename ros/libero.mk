@@ -7,7 +7,7 @@ LIBERO_BIN := $(LIBERO_VENV)/bin
 LIBERO_TEST_ARGS ?=
 LIBERO_ASSETS := $(HOME)/.cache/libero/assets
 
-libero: $(LIBERO_VENV)/.stamp  ## robosuite and LIBERO for `flashrt libero` in .venv-libero (0.3 GB to download, 1.5 GB on disk)
+libero: $(LIBERO_VENV)/.stamp  ## robosuite and LIBERO for `flashrt libero` in .venv-libero (0.3 GB to download, 1.4 GB on disk)
 	@if [ ! -d "$(LIBERO_ASSETS)/stable_hope_objects" ]; then \
 	  echo "libero_* suites need LIBERO's meshes, which no package holds: fetch lerobot/libero-assets (a dataset repository of the" \
 	       "Hugging Face Hub) into $(LIBERO_ASSETS), or name their folder with --assets; robosuite_lift needs nothing more."; fi

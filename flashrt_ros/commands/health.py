@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..control.faults import COLUMNS, FAULTS, fault_table, levels_markdown, table_markdown
 
-    ids = [i.upper() for i in args.ids]
+    ids = [f"F{i.upper().removeprefix('F'):0>2}" for i in args.ids]  # f4, 4 and F04 are one
     for i in ids:
         if i not in FAULTS:
             raise ConfigError(f"fault {i!r}", found="not in the table", hint=nearest(i, FAULTS))

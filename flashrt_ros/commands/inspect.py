@@ -87,6 +87,8 @@ def rows(report: dict[str, object]) -> Iterator[tuple[str, str, str]]:
 def _value(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
+    if value is None:
+        return "none"
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--policy", help="checkpoint, scripted or demo-replay (default: the checkpoint if there is one, else scripted)")
     add("--protocol", default="openpi", help="openpi (default) or lerobot: steps, seeds, resolution, replan interval")
     add("--tasks", metavar="LIST", help="numbers, for example 0-3,7 (default: all of the suite)")
-    add("--episodes", type=int, metavar="N", help="per task (default: the protocol's, 50 or 10)")
+    add("--episodes", type=int, metavar="N", help="per task (default: the protocol's, 50 or 10; demo-replay: 3, each once)")
     add("--seed", type=int, help="default: the protocol's, 7 or 1000")
     add("--splice", nargs="+", metavar="S", help=f"{', '.join(STRATEGIES)} (default sync; over ros: none)")
     add("--latency-ms", nargs="+", type=float, default=[0.0], metavar="MS", help="added to each policy call")
@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 def make_plan(args: argparse.Namespace):
     """The evaluation as the options say it. Raises ConfigError."""
+    from ..evaluation.rollout import checkpoint_folder
     from ..sim.libero.env_client import SimulatorSpec
     from ..sim.libero.plan import Condition, EvaluationPlan, parse_tasks
     from ..sim.libero.policies import check_policy
@@ -106,6 +107,8 @@ def make_plan(args: argparse.Namespace):
     rules, suite = protocol(args.protocol), check_suite(args.suite)
     policy = args.policy or ("checkpoint" if args.checkpoint else "scripted" if suite == "robosuite_lift" else "checkpoint")
     check_policy(policy, args.checkpoint)
+    if args.checkpoint is not None:
+        checkpoint_folder(args.checkpoint)
     via = _via(args)
     spec = SimulatorSpec(
         suite, rules, args.gl, args.sim_python, args.assets, args.init_states, episode_s=args.episode_timeout

@@ -46,7 +46,7 @@ SMALLER = {
         "python tools/eval_tabletop.py --only fp32 --episodes 1 --out e.json && test -s e.json"
     ),
     "flashrt libero --suite libero_spatial --checkpoint pi05_libero --workers 4 --out spatial-out": (
-        "(flashrt libero --suite libero_spatial --checkpoint pi05_libero --out spatial-out 2>&1 || true) | grep 'local checkpoint folder'"
+        "(flashrt libero --suite libero_spatial --checkpoint pi05_libero --out spatial-out 2>&1 || true) | grep 'model.safetensors'"
     ),
     "flashrt libero --suite robosuite_lift --via ros --rate 0.25 --camera-hz 5 --episodes 5": (
         "(flashrt libero --via ros --rate 0.25 --camera-hz 5 --episodes 2 2>&1 || true) | grep 'make ros-build'"

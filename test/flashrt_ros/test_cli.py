@@ -124,6 +124,7 @@ def test_the_installed_command_fails_without_a_traceback(tmp_path):
 def test_inspect_shows_each_decision_with_its_source(capsys):
     code, out, _ = run(capsys, "inspect", str(POLICY_DIR))
     assert code == 0
+    assert "None" not in out
     for words in ("4,913,184", "state_in_prompt", "quantile", "flashrt_profile.json", "agentview, wrist", "problems"):
         assert words in out
 

@@ -1,5 +1,6 @@
 """docs/faults.md holds the table that the command prints; docs/robots.md names only what exists."""
 
+import json
 import re
 from dataclasses import fields
 
@@ -26,6 +27,9 @@ def test_the_command_prints_the_table(capsys):
     assert main(["health", "f04", "F20"]) == 0
     shown = capsys.readouterr().out
     assert "frozen_image" in shown and "robot_not" in shown and "camera_slow" not in shown
+    for one in ("f4", "4", "F04"):
+        assert main(["health", one, "--json"]) == 0
+        assert [row["id"] for row in json.loads(capsys.readouterr().out)] == ["F04"]
     assert main(["health"]) == 0 and "coast" in capsys.readouterr().out
     assert main(["health", "F99"]) == 2 and "F90" in capsys.readouterr().err
 

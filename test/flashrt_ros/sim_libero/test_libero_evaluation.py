@@ -319,7 +319,7 @@ REFUSED = {
     "--via ros --ray local": "--via ros: expected this machine, found --ray local",
     "--via ros --realtime": "--rate 1 for real time, found --realtime",
     "--via ros --workers 2": "one simulator, found --workers 2",
-    "--suite libero_goal --checkpoint nowhere": "nowhere",
+    "--suite libero_goal --checkpoint nowhere": "a folder with model.safetensors, found nothing at nowhere",
 }
 
 
