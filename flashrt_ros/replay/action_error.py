@@ -80,14 +80,17 @@ class ActionErrors:
         self.by_row = Spread(horizon)
 
     def add_chunks(self, error: np.ndarray) -> np.ndarray:
-        """error: predicted - recorded [N, H, A], NaN where nothing was recorded. Returns |error| normalised, [N, H, A]."""
+        """error: predicted - recorded [N, h, A], NaN where nothing was recorded, h at most the horizon.
+
+        Returns |error| normalised, [N, h, A].
+        """
         count, rows, dims = error.shape
         normal = np.abs(error) / self.scale
         means = _means(normal)
         flat = np.concatenate([error, means[..., None]], axis=2)
         self.first.add(flat[:, 0])
         self.chunk.add(flat.reshape(count * rows, dims + 1))
-        self.by_row.add(means)
+        self.by_row.add(np.pad(means, ((0, 0), (0, self.by_row.columns - rows)), constant_values=np.nan))
         return normal
 
     def add_served(self, error: np.ndarray) -> np.ndarray:

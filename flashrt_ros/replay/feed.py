@@ -29,6 +29,7 @@ RING_BYTES = 64 << 20  # of decoded images that may wait for the policy
 MAX_SLOTS = 256
 PIPE_BYTES = 1 << 20  # of everything else
 BATCH = 16  # ticks that cross to the other process at once
+SCRIPT_HINT = "A script that replays does so under `if __name__ == '__main__':`, another process imports it"
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,16 @@ class ProcessFeed:
         other.close()
 
     def __iter__(self) -> Iterator[Seen | Tick | BagEnd]:
+        started = False
         while True:
             try:
                 batch = self._connection.recv()
+                started = True
             except EOFError:
                 self._process.join(2.0)
                 raise DeviceError(
-                    "the reading process", expected="to reach the bag's end", found=f"exit code {self._process.exitcode}"
+                    "the reading process", expected="to reach the bag's end", found=f"exit code {self._process.exitcode}",
+                    hint=SCRIPT_HINT if not started and self._process.exitcode == 1 else None,
                 ) from None
             for event, slot in batch:
                 if isinstance(event, str):

@@ -13,6 +13,7 @@ from .outcome import FirstFrame
 
 CURVES = 3  # joints drawn over a picture: those that the prediction moves most
 SHOWN_PX = 224
+NAME_LETTERS = 18
 FRAME_STYLE = (
     ".frames{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,240px),1fr))}"
     ".frame{border:1px solid var(--line);border-radius:8px;overflow:hidden} .frame .w{padding:7px 10px 8px;font-size:13px}"
@@ -47,6 +48,11 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return image if side == image.shape[0] else np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
+def _short(name: str) -> str:
+    """The end of a long name: joints of one arm begin alike."""
+    return name if len(name) <= NAME_LETTERS else "…" + name[-NAME_LETTERS + 1 :]
+
+
 def overlay_svg(frame: FirstFrame, robot: RobotConfig) -> str:
     """Curves of the chunk in the lower third of a 100 x 100 picture, each joint on its own scale."""
     predicted, recorded = frame.predicted.astype(np.float64), frame.recorded
@@ -67,5 +73,5 @@ def overlay_svg(frame: FirstFrame, robot: RobotConfig) -> str:
         parts.append(f'<polyline class="c{k}" points="{points(predicted[:, i])}"/>')
         if len(known):
             parts.append(f'<polyline class="c{k} r" points="{points(recorded[:, i])}"/>')
-        parts.append(f'<text class="c{k}" x="4" y="{8 + 8 * k}">{escape(robot.action_names[i][:24])}</text>')
+        parts.append(f'<text class="c{k}" x="4" y="{8 + 8 * k}">{escape(_short(robot.action_names[i]))}</text>')
     return f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{"".join(parts)}</svg>'

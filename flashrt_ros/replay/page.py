@@ -91,7 +91,7 @@ def _cards(r: Mapping, timing: Mapping) -> str:
     skipped = sum(r["not_asked"]["skipped_ticks"].values()) + sum(r["not_asked"]["ticks_not_ready"].values())
     return figure_cards([
         ("Error of served commands", _percent(error["served"]["mae"]),
-         f"mean, normalised; P99 {_percent(error['served']['p99'])}; {r['compared_ticks']} recorded commands"),
+         f"mean, normalised; P99 {_percent(error['served']['p99'])}; {error['served']['count']} commands compared"),
         ("Error of whole chunks", _percent(error["chunk"]["mae"]),
          f"first step {_percent(error['first']['mae'])}; P99 {_percent(error['chunk']['p99'])}"),
         ("Requests", str(r["requests"]), f"in {r['ticks']} ticks, {r['episodes']} episode(s), {r['duration_s']:.1f} s; "

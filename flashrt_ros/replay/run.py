@@ -189,8 +189,9 @@ def play_bags(
     ) as pool:
         try:
             with children_without_interrupts():
-                outcomes = pool.map(_play, jobs)
-            yield from outcomes
+                playing = [pool.submit(_play, job) for job in jobs]
+            for future in playing:
+                yield future.result()
         except BaseException:  # interrupted, or one bag failed: the others are not waited for
             for process in set(active_children()) - others:
                 process.terminate()

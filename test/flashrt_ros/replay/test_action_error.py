@@ -60,3 +60,11 @@ def test_merging_is_the_same_as_one():
     one.add_served(chunks[:, 0])
     a.merge(b)
     assert a.to_json(tuple("abcd")) == one.to_json(tuple("abcd"))
+
+
+def test_chunks_shorter_than_the_horizon_count_where_they_have_rows():
+    sums = ActionErrors(np.ones(1), 4)
+    sums.add_chunks(np.full((2, 4, 1), 0.5))
+    sums.add_chunks(np.full((3, 2, 1), 0.1))
+    assert sums.by_row.count.tolist() == [5, 5, 2, 2]
+    assert sums.to_json(("a",))["by_horizon_index"]["mae_normalised"] == pytest.approx([0.26, 0.26, 0.5, 0.5])

@@ -1,5 +1,8 @@
 """The reading process gives exactly what reading here gives, is bounded, and says how it ended."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from support.replay_bags import arm_recording, arm_robot, scripted_settings
@@ -58,3 +61,14 @@ def test_a_bag_that_vanishes_is_said(plan):
         file.unlink()
     with ProcessFeed(plan) as feed, pytest.raises(DeviceError, match="reading the bag"):
         list(feed)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    """Reading runs in a process that imports the script first: without `if __name__` it would replay there too."""
+    arm_recording(ROBOT, 20).write(tmp_path / "bag")
+    script = tmp_path / "script.py"
+    words = "from support.replay_bags import arm_robot, scripted_settings\nfrom flashrt_ros.replay.replay import replay\n"
+    words += f"replay([Path({str(tmp_path / 'bag')!r})], scripted_settings(arm_robot(views=('front', 'wrist'))), Path('out'))\n"
+    script.write_text(f"import sys\nfrom pathlib import Path\nsys.path[:0] = {sys.path!r}\n{words}")
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 1 and "under `if __name__ == '__main__':`" in ended.stderr.splitlines()[-1]

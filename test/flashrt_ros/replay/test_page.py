@@ -58,10 +58,10 @@ def test_a_tick_without_a_command_is_a_gap_and_no_motion():
 
 def test_names_over_a_picture_do_not_overlap():
     robot = arm_robot(3)
-    robot = replace(robot, actions=tuple(replace(d, name=f"left_{i}_shoulder_joint") for i, d in enumerate(robot.actions)))
+    robot = replace(robot, actions=tuple(replace(d, name=f"left_arm_shoulder_joint_{i}") for i, d in enumerate(robot.actions)))
     moving = np.arange(15.0).reshape(5, 3)
     svg = overlay_svg(FirstFrame({}, "go", 0.0, 0.0, moving, np.full((5, 3), np.nan)), robot)
-    places = re.findall(r'<text class="c\d" x="(\d+)" y="(\d+)">left_\d_shoulder_joint', svg)
+    places = re.findall(r'<text class="c\d" x="(\d+)" y="(\d+)">…_shoulder_joint_\d<', svg)
     assert len(places) == 3 and len({y for _, y in places}) == 3
 
 

@@ -214,8 +214,9 @@ def test_an_error_of_a_bag_crosses_to_another_process():
     assert (str(again), again.fault, again.hint) == (str(error), "F76", "c") and type(again) is BagError
 
 
-def test_ctrl_c_is_for_the_process_that_was_started_by_hand(tmp_path):
-    bag = arm_recording(ROBOT, 10).write(tmp_path / "bag")
+def test_ctrl_c_is_for_the_process_that_was_started_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr("flashrt_ros.replay.feed.MAX_SLOTS", 8)  # it cannot end before its pictures are taken
+    bag = arm_recording(ROBOT, 100).write(tmp_path / "bag")
     settings = scripted_settings(ROBOT)
     (job,) = check_bags([bag], settings, None)
     with ProcessFeed(FeedPlan(job.path, job.topics, settings, 32)) as feed:
