@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    with disk_errors(args.out):
+        return _convert(args)
+
+
+def _convert(args: argparse.Namespace) -> int:
     from ..bags.conversion import Target, convert_bag, convert_dataset, is_dataset
     from ..bags.episodes import FrameOptions
     from ..config.config_file import load_robot
@@ -78,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     kind = args.to or ("lerobot-v3" if origin == "bag" else "bag")
     target = Target(args.out, kind, args.images, args.codec, args.force)
     console = open_console()
-    with disk_errors(args.out), CountProgress(console, "frames", hidden=args.json) as progress:
+    with CountProgress(console, "frames", hidden=args.json) as progress:
         if origin == "bag":
             options = FrameOptions(args.task, args.gap_s, args.fps, args.node)
             result = convert_bag(

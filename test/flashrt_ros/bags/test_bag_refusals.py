@@ -60,3 +60,10 @@ def test_a_folder_of_recordings_names_them(tmp_path):
         robot_bag(tmp_path / "week" / name, robot, lengths=(4,))
     with pytest.raises(BagError, match=r"It holds 2 recording\(s\), give one: monday, tuesday"):
         BagReader(tmp_path / "week").__enter__()
+
+
+@pytest.mark.parametrize("words", [["bag", "info"], ["bag", "check"], ["bag", "convert", "--out", "x"], ["replay"]])
+def test_a_name_that_no_file_can_have(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "b" * 300, "--robot", "tabletop"]) == 2
+    assert "b" * 300 in line(capsys) and not list(tmp_path.iterdir())
