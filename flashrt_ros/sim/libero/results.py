@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,9 +86,15 @@ class ResultFile:
 
     def _episode(self, row: Row) -> Episode:
         stem = f"{Condition(row['splice'], row['latency_ms']).name}_task{row['task']}_trial{row['trial']}"
-        with np.load(self.out / "episodes" / f"{stem}.npz", allow_pickle=False) as data:
-            lists = {name: data[name].tolist() for name in _LISTS}
-            commands = data["commands"]
+        try:
+            with np.load(self.out / "episodes" / f"{stem}.npz", allow_pickle=False) as data:
+                lists = {name: data[name].tolist() for name in _LISTS}
+                commands = data["commands"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(
+                f"episodes/{stem}.npz", expected=f"the commands of an episode of {self.path}", found=ascii(error)[:120],
+                hint="Name another --out",
+            ) from None  # fmt: skip
         for name in ("switch_ticks", "executed", "elapsed"):
             lists[name] = [int(v) for v in lists[name]]
         lists["disagreements"] = [None if math.isnan(v) else v for v in lists["disagreements"]]
@@ -97,7 +104,7 @@ class ResultFile:
         )  # fmt: skip
 
     def _read(self, identity: Mapping[str, object]) -> None:
-        text = self.path.read_text(encoding="utf-8")
+        text = self.path.read_text(encoding="utf-8", errors="replace")
         lines = text.splitlines()
         if text and not text.endswith("\n"):  # the last run ended while it wrote
             lines = lines[:-1]
@@ -105,9 +112,12 @@ class ResultFile:
             return
         self._begun = True
         try:
-            head, *rows = (json.loads(line) for line in lines)
-        except ValueError:
-            raise ConfigError(self.path.name, expected="JSON lines", hint="Name another --out") from None
+            head, *rows = (dict(json.loads(line)) for line in lines)
+            keys = [(row["splice"], row["latency_ms"], row["task"], row["trial"]) for row in rows]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                str(self.path), expected="lines that flashrt libero wrote", found=ascii(error)[:120], hint="Name another --out"
+            ) from None
         have = head.get("run")
         if have != identity:
             names = [k for k in identity if have is None or have.get(k) != identity[k]]
@@ -115,8 +125,7 @@ class ResultFile:
                 "--out", expected="a folder without episodes, or with episodes of this evaluation",
                 found=f"{self.path} with another {', '.join(names)}", hint="Name another --out",
             )  # fmt: skip
-        for row in rows:
-            self.rows[(row["splice"], row["latency_ms"], row["task"], row["trial"])] = row
+        self.rows.update(zip(keys, rows, strict=True))
 
     def _write(self, line: Mapping[str, object]) -> None:
         """Append a line, the first one after the head: a run that never got to an episode leaves no trace."""

@@ -157,6 +157,22 @@ def test_another_precision_or_a_namesake_of_the_checkpoint_does_not_mix_in(tmp_p
     assert evaluate(tmp_path, **{**full, "checkpoint": str(moved)})[1] == 0  # the same weights elsewhere
 
 
+@pytest.mark.parametrize("line", ["nonsense", "[1, 2]", "7", '{"splice": "sync"}', "\xff\x00"])
+def test_a_file_that_is_no_result_is_one_sentence(tmp_path, line):
+    file, _ = evaluate(tmp_path, episodes=1)
+    file.path.write_bytes(file.path.read_bytes() + line.encode("latin-1") + b"\n")
+    with pytest.raises(ConfigError, match="lines that flashrt libero wrote"):
+        evaluate(tmp_path, episodes=1)
+
+
+@pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_bytes(f.read_bytes()[:60])], ids=["gone", "cut"])
+def test_lost_commands_of_an_episode_are_one_sentence(tmp_path, damage):
+    file, _ = evaluate(tmp_path, episodes=1)
+    damage(next((tmp_path / "out/episodes").iterdir()))
+    with pytest.raises(ConfigError, match=r"sync-0ms_task0_trial0\.npz"):
+        summarise(file, 1.0)
+
+
 def test_two_runs_do_not_write_into_one_folder(tmp_path):
     file, _ = evaluate(tmp_path, episodes=1)
     text = file.path.read_text()
