@@ -49,5 +49,5 @@ def test_what_no_episode_can_get_past_is_said_by_its_own_error(tmp_path):
 
 def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("flashrt_ros.replay.cluster.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"flashrt-ros\[ray\]"):
+    with pytest.raises(ConfigError, match=r"pip install .*\[ray\]"):
         rows(tmp_path, "out", 1, lambda plan: run_on_ray(plan, "local", lambda text: None))
