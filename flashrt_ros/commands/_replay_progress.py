@@ -34,12 +34,13 @@ class ReplayProgress:
             self._console.print(text, markup=False)
 
     def tick(self, bag: str, ticks: int, share: float) -> None:
-        """Somewhere in a bag."""
+        """Somewhere in a bag; share: of all bags."""
         self._bar.update(self._task, completed=share, bag=bag, last=f"{ticks} ticks")
 
-    def bag_done(self, outcome) -> None:
-        """A bag is finished."""
+    def bag_done(self, outcome, done: int, bags: int) -> None:
+        """A bag is finished, `done` of `bags` are."""
         text = f"{outcome.bag}: {outcome.ticks} ticks, {outcome.requests} requests"
-        self._bar.update(self._task, completed=1.0, bag=outcome.bag, last=text)
+        text += f" ({done} of {bags} bags)" if bags > 1 else ""
+        self._bar.update(self._task, completed=done / bags, bag=outcome.bag, last=text)
         if not self._live:
             self._console.print(text, markup=False)

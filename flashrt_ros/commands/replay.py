@@ -132,6 +132,8 @@ def result_table(r: Mapping, timing: Mapping):
         table.add_row(f"error of {words}", f"[bold]{share(e['mae'])}[/]  P99 {share(e['p99'])}, max {share(e['max'])}, normalised")
     reasons = ", ".join(f"{k} {v}" for part in asked.values() for k, v in part.items())
     table.add_row("requests", f"{r['requests']} in {r['ticks']} ticks, {r['episodes']} episode(s), {r['duration_s']:.1f} s")
+    if r["compared_ticks"] < r["ticks"]:
+        table.add_row("recorded commands", f"in {r['compared_ticks']} of them, at the robot file's {r['control_hz']:g} Hz")
     table.add_row("ticks that could not ask", reasons or "none")
     unusable = ", ".join(f"{k} {v}" for part in (r["refused_messages"], r["unreadable_messages"]) for k, v in part.items())
     if unusable:

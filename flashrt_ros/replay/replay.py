@@ -23,7 +23,7 @@ from .run import BagJob, OnTick, Progress, check_bags, find_bags, merged, play_b
 from .scale import check_checkpoint
 from .settings import ReplaySettings
 
-OnBag = Callable[[BagOutcome], None]
+OnBag = Callable[[BagOutcome, int, int], None]  # a bag that is done, how many are, of how many
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class How:
     rerun: bool = False
     progress: Progress = lambda text: None
     on_tick: OnTick = lambda bag, ticks, share: None
-    on_bag: OnBag = lambda outcome: None
+    on_bag: OnBag = lambda outcome, done, bags: None
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _play(jobs: Sequence[BagJob], settings: ReplaySettings, how: How) -> Played:
         jobs, settings, processes=how.jobs, ray=how.ray, progress=how.progress, on_tick=how.on_tick
     ):
         outcomes.append(outcome)
-        how.on_bag(outcome)
+        how.on_bag(outcome, len(outcomes), len(jobs))
     wall_s = time.monotonic() - began
     total = merged(outcomes)
     if not total.requests:

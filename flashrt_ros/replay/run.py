@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
@@ -98,7 +100,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
     """Short names, each once."""
     out: list[str] = []
     for path in paths:
-        stem = path.absolute().name.removesuffix(".mcap").removesuffix(".db3") or "bag"
+        name = Path(os.path.abspath(path)).name  # not resolved: a link is named as the user named it
+        stem = name.removesuffix(".zstd").removesuffix(".mcap").removesuffix(".db3") or "bag"
         name, n = stem, 2
         while name in out:
             name, n = f"{stem}-{n}", n + 1
@@ -166,7 +169,10 @@ def play_bags(
     jobs: Sequence[BagJob], settings: ReplaySettings, *, processes: int = 1, ray: str | None = None,
     progress: Progress = lambda text: None, on_tick: OnTick = lambda bag, ticks, share: None,
 ) -> Iterator[BagOutcome]:  # fmt: skip
-    """Outcomes in the order of `jobs`; they do not depend on `processes` or on `ray`, the address of a Ray cluster."""
+    """Outcomes in the order of `jobs`; they do not depend on `processes` or on `ray`, the address of a Ray cluster.
+
+    on_tick: (bag, its ticks so far, share of all bags).
+    """
     if not 1 <= processes <= 64:
         raise ConfigError("jobs", expected="1..64", found=processes)
     if ray is not None:
@@ -177,8 +183,8 @@ def play_bags(
     if processes == 1 or len(jobs) == 1:
         player = Player(settings, progress)
         try:
-            for job in jobs:
-                yield player.play(job, on_tick)
+            for number, job in enumerate(jobs):
+                yield player.play(job, partial(_overall, on_tick, number, len(jobs)))
         finally:
             player.close()
         return
@@ -200,6 +206,11 @@ def play_bags(
             for job in jobs:
                 if job.chunks is not None:
                     shutil.rmtree(part_of(job.chunks), ignore_errors=True)
+
+
+def _overall(on_tick: OnTick, number: int, count: int, bag: str, ticks: int, share: float) -> None:
+    """From a share of bag `number` to one of all bags."""
+    on_tick(bag, ticks, (number + share) / count)
 
 
 def merged(outcomes: Sequence[BagOutcome]) -> BagOutcome:

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,3 +225,39 @@ def test_ctrl_c_is_for_the_process_that_was_started_by_hand(tmp_path, monkeypatc
         assert int(blocked, 16) >> (signal.SIGINT - 1) & 1
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         list(feed)
+
+
+# ---- what is shown
+
+
+def test_progress_is_of_all_bags(tmp_path):
+    """The bar is full at the end of the last bag, not of the first."""
+    for name in ("a", "b"):
+        arm_recording(ROBOT, 100).write(tmp_path / "bags" / name)
+    shares, done = [], []
+    how = How(
+        on_tick=lambda bag, ticks, share: shares.append(share), on_bag=lambda bag, n, of: done.append((bag.bag, n, of))
+    )  # fmt: skip
+    replay([tmp_path / "bags"], scripted_settings(ROBOT), tmp_path / "out", how)
+    assert shares == sorted(shares) and 0.3 < shares[len(shares) // 2 - 1] <= 0.5 < shares[-1] <= 1
+    assert done == [("a", 1, 2), ("b", 2, 2)]
+
+
+@pytest.mark.parametrize("word", [".", "..", "../rec", "../rec/rec.mcap"])
+def test_a_bag_is_named_after_its_folder_however_it_is_said(tmp_path, monkeypatch, word):
+    bag = arm_recording(ROBOT, 20).write(tmp_path / "rec")
+    inside = bag / "sub" if word == ".." else bag
+    inside.mkdir(exist_ok=True)
+    monkeypatch.chdir(inside)
+    replay([Path(word)], scripted_settings(ROBOT), tmp_path / "out")
+    assert os.listdir(tmp_path / "out" / "chunks") == ["rec"]
+
+
+def test_commands_of_another_rate_are_seen_at_first_sight(tmp_path, capsys, monkeypatch):
+    recording = arm_recording(ROBOT, 40)
+    commands = [row for row in recording.rows if row[1] == COMMANDS]
+    recording.rows = [row for row in recording.rows if row not in commands[1::2]]
+    monkeypatch.setattr("flashrt_ros.commands.replay.settings_from", lambda args: scripted_settings(ROBOT))
+    bag = recording.write(tmp_path / "bag")
+    assert main(["replay", str(bag), "--robot", "tabletop", "--out", str(tmp_path / "out")]) == 0
+    assert "in 20 of them, at the robot file's 20 Hz" in capsys.readouterr().out
