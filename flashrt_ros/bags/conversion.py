@@ -46,6 +46,12 @@ class Target:
         if self.out.exists() and not any((self.out / name).is_file() for name in OURS):
             raise ConfigError(f"output {self.out}", expected="a bag or a dataset to replace", found="something else")
 
+    def check_source(self, source: Path) -> None:
+        """ConfigError where --force would replace what is converted: not everything in it is in the output."""
+        out, real = self.out.resolve(), source.resolve()
+        if real == out or out in real.parents:
+            raise ConfigError(f"output {self.out}", expected="another folder than the source", found=f"{source}")
+
 
 @dataclass
 class Converted:
@@ -78,6 +84,7 @@ def convert_bag(
     on_progress: Progress | None = None,
 ) -> Converted:  # fmt: skip
     """A recording into a dataset, or into a bag of its frames. With losses nothing is written, unless they are allowed."""
+    target.check_source(source)
     with BagReader(source) as whole:  # which topics there are, for F79; then only those that are needed
         wanted = BagFrames(whole, robot, options).topics()
     with BagReader(source, wanted) as bag:
@@ -117,6 +124,7 @@ def convert_dataset(
     on_progress: Progress | None = None,
 ) -> Converted:
     """A LeRobotDataset into a recording, or into the other version."""
+    target.check_source(source)
     frames = DatasetFrames(source, robot, keys)
     return convert_frames(frames, robot, target, fps=frames.fps, total=frames.total, node=node, on_progress=on_progress)
 

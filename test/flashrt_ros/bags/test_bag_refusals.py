@@ -67,3 +67,16 @@ def test_a_name_that_no_file_can_have(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
     assert main([*words, "b" * 300, "--robot", "tabletop"]) == 2
     assert "b" * 300 in line(capsys) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("source", ["rec", "rec/rec.mcap", "link"])
+@pytest.mark.parametrize("kind", ["bag", "lerobot-v3"])
+def test_force_never_replaces_what_is_converted(tmp_path, capsys, source, kind):
+    """Messages between two commands are not in a dataset, and video loses something."""
+    robot_bag(tmp_path / "rec", load_robot("tabletop"), lengths=(6,))
+    (tmp_path / "link").symlink_to(tmp_path / "rec")
+    before = {p: p.read_bytes() for p in (tmp_path / "rec").iterdir()}
+    words = ["bag", "convert", str(tmp_path / source), "--robot", "tabletop", "--to", kind, "--force"]
+    assert main([*words, "--out", str(tmp_path / "rec")]) == 2
+    assert "expected another folder than the source" in line(capsys)
+    assert {p: p.read_bytes() for p in (tmp_path / "rec").iterdir()} == before
