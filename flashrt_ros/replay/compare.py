@@ -156,7 +156,7 @@ def judge(found: Mapping[str, Difference | None], same_model: bool, margin: floa
     few = d.units < MIN_PAIRS
     word = "unclear" if few else "within" if d.high <= margin else "worse" if d.low > margin else "unclear"
     what = "the commands served" if same_model else "the predicted chunks"
-    span = f"{change(d.relative)} (95 % interval {change(d.low)} to {change(d.high)}), {100 * d.a:.3g} % and {100 * d.b:.3g} %"
+    span = f"{change(d.relative)} (95 % interval {change(d.low)} to {change(d.high)}), from {100 * d.a:.3g} to {100 * d.b:.3g} %"
     said = {
         "within": f"B is within the margin of {100 * margin:g} %",
         "worse": f"B is worse by more than the margin of {100 * margin:g} %",

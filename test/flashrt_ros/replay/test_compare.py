@@ -84,7 +84,7 @@ def test_a_few_pairs_are_no_pass_however_alike_they_are(count, word):
 def test_a_side_without_errors_gives_no_number_of_many_digits():
     d = difference(units(np.zeros(9)), units(np.full(9, 0.3)), "chunk")
     verdict = judge({"chunk": d}, False, 0.05)
-    assert verdict.word == "worse" and "more than +10,000 %" in verdict.sentence and "0 % and 30 %" in verdict.sentence
+    assert verdict.word == "worse" and "more than +10,000 %" in verdict.sentence and "from 0 to 30 %" in verdict.sentence
 
 
 def test_splice_alone_is_judged_by_what_is_served():
