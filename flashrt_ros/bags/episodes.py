@@ -117,7 +117,7 @@ class BagFrames:
                     if frame is not None:
                         yield frame
             except ObservationError as error:
-                self.skipped[f"unusable message on {topic}: {error.found}"] += 1
+                self.skipped[f"unusable message on {topic}: {_reason(error, topic)}"] += 1
         if self._episode < 0:
             self._refuse()
 
@@ -176,3 +176,10 @@ class BagFrames:
                     raise ConfigError("rate of the commands", expected=f"{self.fps:g} Hz", found=f"{hz:.1f} Hz",
                                       hint="--fps sets another one")  # fmt: skip
         self._last_command_ns = at_ns
+
+
+def _reason(error: ObservationError, topic: str) -> str:
+    """What is wrong with a message, without its topic."""
+    if error.thing != topic:
+        return str(error)
+    return str(error.found) if error.expected is None else f"{error.found}, expected {error.expected}"

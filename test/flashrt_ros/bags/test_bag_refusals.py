@@ -5,9 +5,12 @@ import os
 
 import pytest
 from support.bags import robot_bag
+from support.replay_bags import arm_recording, arm_robot, command, state
 
 from flashrt_core.errors import ConfigError
 from flashrt_ros.bags.bag import BagWriter
+from flashrt_ros.bags.conversion import Target, convert_bag
+from flashrt_ros.bags.episodes import FrameOptions
 from flashrt_ros.bags.findings import BagError
 from flashrt_ros.bags.reading import BagReader
 from flashrt_ros.cli import main
@@ -80,3 +83,19 @@ def test_force_never_replaces_what_is_converted(tmp_path, capsys, source, kind):
     assert main([*words, "--out", str(tmp_path / "rec")]) == 2
     assert "expected another folder than the source" in line(capsys)
     assert {p: p.read_bytes() for p in (tmp_path / "rec").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("topic", "data", "said"),
+    [
+        ("/joint_states", state(["a"], [0.0], 0), r"on /joint_states: joint j0: expected a position in the joint state"),
+        ("/forward_command_controller/commands", command([1.0, 2.0]), r"2 numbers, expected 3 finite numbers"),
+        ("/front/image", b"\0\1\0\0", r"on /front/image: \w+, expected sensor_msgs/msg/Image"),
+    ],
+)
+def test_a_bag_without_one_usable_frame_says_what_its_messages_lack(tmp_path, topic, data, said):
+    robot = arm_robot()
+    recording = arm_recording(robot, 10)
+    recording.rows = [(at, t, kind, data if t == topic else d) for at, t, kind, d in recording.rows]
+    with pytest.raises(ConfigError, match=said):
+        convert_bag(recording.write(tmp_path / "bag"), robot, Target(tmp_path / "out", "bag"), FrameOptions())
