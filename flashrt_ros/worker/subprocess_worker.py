@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashrt_core.errors import DeviceError, FlashRTError
+from flashrt_core.errors import CheckpointError, ConfigError, DeviceError, FlashRTError, NotBuilt
 from flashrt_core.runtime.clock import Clock, SteadyClock
 
 from ..redact import public_error
@@ -29,6 +29,7 @@ from .worker_wire import Channel, ChannelClosed, decode_error
 
 logger = logging.getLogger(__name__)
 _CHILD_FD = 3
+OPERATORS = (ConfigError, CheckpointError, NotBuilt)  # what the operator can put right
 _POLL_S = 0.2  # how soon a start notices that it has been called off
 
 
@@ -276,8 +277,10 @@ class SubprocessWorker:
                 self._set(phase=text)
                 progress(text)
             elif "error" in message:
-                logger.error("policy worker did not start\n%s", message.get("trace", ""))
-                raise decode_error(message["error"])
+                error = decode_error(message["error"])
+                if not isinstance(error, OPERATORS):  # those say all there is to say, in one line
+                    logger.error("policy worker did not start\n%s", message.get("trace", ""))
+                raise error
             elif "ready" in message:
                 return WorkerInfo.from_json(message["ready"])
         raise DeviceError("policy worker", expected="to start", found="closed meanwhile")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from flashrt_ros.msg import PolicyStatus
-from rig_ros import BENCH, NODE, FakeArm, NodeProcess, script, until
+from rig_ros import BENCH, NODE, FakeArm, NodeProcess, executable, script, until
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64MultiArray
 
@@ -107,10 +107,10 @@ def test_F72_image_loss_within_ages_is_no_hold(probe, node, arm, loss, worst):
             time.sleep(2.0)
         finally:
             arm.loss = 0.0
-        levels.append(max(m.level for _, m in heard))
-        if levels[-1] <= worst:
+        levels.append(max((m.level, m.reason) for _, m in heard))
+        if levels[-1][0] <= worst:
             break
-    assert levels[-1] <= worst, levels
+    assert levels[-1][0] <= worst, levels
     assert commands_flow(arm)
 
 
@@ -218,6 +218,17 @@ def test_unknown_parameter_ends_with_code_2_and_the_nearest_name(probe):
     with NodeProcess(name="typo", splise="none") as n:
         assert n.wait(8) == 2
     assert "'splise'" in n.text and "did you mean 'splice'" in n.text
+
+
+def test_help_teaches_and_other_words_are_refused():
+    """`policy_node --help` started a node."""
+    for words, code in ((["--help"], 0), (["robot:=panda"], 2)):
+        done = subprocess.run([*executable(), *words], capture_output=True, text=True, cwd="/", timeout=60)
+        assert done.returncode == code, done
+        if code:
+            assert not done.stdout and done.stderr.count("\n") == 1 and "'robot:=panda' is no ROS argument" in done.stderr
+        else:
+            assert "pi05.launch.py --show-args" in done.stdout and not done.stderr
 
 
 def test_F69_signal_while_the_policy_loads_ends_at_once(probe):

@@ -7,7 +7,7 @@ import pytest
 from support.rig import until
 from support.workers import Workers, observation, scripted
 
-from flashrt_core.errors import DeviceError
+from flashrt_core.errors import DeviceError, FlashRTError
 from flashrt_ros.worker.interface import WorkerInfo, WorkerState
 from flashrt_ros.worker.shared_memory import SharedMemory
 from flashrt_ros.worker.worker_wire import Channel
@@ -42,6 +42,13 @@ def test_start_ends_whatever_fails_on_our_side(start, monkeypatch, place, name):
     assert "Too many open files" in str(told[0])
     status = worker.status()
     assert status.state is WorkerState.FAILED and status.pid is None and worker._child is None
+
+
+@pytest.mark.parametrize(("name", "traced"), [("ConfigError", False), ("DeviceError", True), ("RuntimeError", True)])
+def test_a_traceback_is_for_what_the_operator_cannot_put_right(start, caplog, name, traced):
+    with pytest.raises(FlashRTError):
+        start(scripted(start_error=name))
+    assert ("Traceback" in caplog.text) is traced
 
 
 def test_a_respawn_that_fails_on_our_side_is_given_up(start, monkeypatch):
