@@ -28,6 +28,17 @@ class FlashRTError(Exception):
             text += f". {hint}"
         super().__init__(text)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Crosses to another process as it is: what was said, and the fields."""
+        return _again, (type(self), self.args), self.__dict__
+
+
+def _again(cls: type[FlashRTError], args: tuple[object, ...]) -> FlashRTError:
+    """The class without its `__init__`, whose arguments the message no longer tells apart."""
+    error = (OSError if issubclass(cls, OSError) else Exception).__new__(cls, *args)
+    error.args = args
+    return error
+
 
 class OpError(FlashRTError, ValueError):
     """An op was called with an argument that breaks its rule."""

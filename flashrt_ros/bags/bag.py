@@ -128,4 +128,4 @@ def _check_packages() -> None:
     missing = [name for name in ("rosbags", "mcap", "lz4") if find_spec(name) is None]
     if missing:
         raise ConfigError("bag", expected="the packages of the bag extra", found=f"{', '.join(missing)} missing",
-                          hint="Run: pip install 'flashrt-ros[bag]'")  # fmt: skip
+                          hint="In the checkout, run: pip install -e '.[bag]'")  # fmt: skip

@@ -31,7 +31,7 @@ def zstd() -> Any:
 
 def _missing(package: str) -> ConfigError:
     return ConfigError("bag", expected="the packages of the bag extra", found=f"{package} missing",
-                       hint="Run: pip install 'flashrt-ros[bag]'")  # fmt: skip
+                       hint="In the checkout, run: pip install -e '.[bag]'")  # fmt: skip
 
 
 def decompress(data: bytes, compression: str, size: int) -> bytes:

@@ -34,10 +34,6 @@ class BagError(ConfigError):
         self.fault = fault
         super().__init__(f"{fault}: {thing}", expected=expected, found=found, hint=hint)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Crosses to another process as it is: what was said, and the fields."""
-        return type(self).__new__, (type(self), *self.args), self.__dict__
-
 
 class Findings:
     """Collects findings; of many alike, the first MANY are kept one by one and the rest as one with the sum of its counts."""

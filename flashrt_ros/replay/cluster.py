@@ -34,7 +34,7 @@ def ray_cluster(address: str, progress: Callable[[str], None]) -> Iterator[Modul
     machine belongs to, or LOCAL. Raises ConfigError without Ray, DeviceError when the cluster cannot be reached."""
     if find_spec("ray") is None:
         raise ConfigError(
-            "ray", expected="the package of the ray extra", found="none", hint="Run: pip install 'flashrt-ros[ray]'"
+            "ray", expected="the package of the ray extra", found="none", hint="In the checkout, run: pip install -e '.[ray]'"
         )
     import ray
 

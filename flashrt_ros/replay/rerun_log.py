@@ -17,7 +17,7 @@ def check_rerun() -> None:
     """ConfigError with what to install when there is no Rerun."""
     if find_spec("rerun") is None:
         raise ConfigError(
-            "rerun", expected="the package of the rerun extra", found="none", hint="Run: pip install 'flashrt-ros[rerun]'"
+            "rerun", expected="the package of the rerun extra", found="none", hint="In the checkout, run: pip install -e '.[rerun]'"
         )
 
 

@@ -44,7 +44,7 @@ def check_packages() -> None:
     if missing:
         raise ConfigError(
             "LeRobotDataset", expected="the packages of the lerobot-format extra", found=f"{', '.join(missing)} missing",
-            hint="Run: pip install 'flashrt-ros[bag,lerobot-format]'",
+            hint="In the checkout, run: pip install -e '.[bag,lerobot-format]'",
         )  # fmt: skip
 
 

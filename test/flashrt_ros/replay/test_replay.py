@@ -170,7 +170,7 @@ def test_missing_packages_are_said_in_one_line(demo_bag, tmp_path, capsys, monke
     for module, option in (("rerun_log", ["--rerun"]), ("cluster", ["--ray", "auto"])):
         monkeypatch.setattr(f"flashrt_ros.replay.{module}.find_spec", lambda name: None)
         assert main([*words, *option]) == 2
-        assert "pip install 'flashrt-ros[r" in capsys.readouterr().err
+        assert "pip install -e '.[r" in capsys.readouterr().err
         assert not (tmp_path / "out" / "result.json").exists()
 
 
