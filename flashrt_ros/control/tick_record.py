@@ -36,8 +36,9 @@ class PlannedChunk:
     """A chunk that has taken over with command `seq`.
 
     chunk: its number since activation. executed: rows that were past when it came. rows: float [N, A], as they will be
-    served from `seq` on unless a newer chunk or a hold comes first; each passed the guard's limits. period_s: T.
-    observation: what it was computed from. latency_s: request to result. disagreement: D of CB4 or None.
+    served from `seq` on unless a newer chunk or a hold comes first; each passed the guard's ranges and speeds, not its
+    accelerations, which a controller that gets them ahead has to limit. period_s: T. observation: what it was computed from.
+    latency_s: request to result. disagreement: D of CB4 or None.
     """
 
     chunk: int

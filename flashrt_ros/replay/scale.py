@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flashrt_core.errors import CheckpointError
-
 from ..config.settings import RobotConfig
 from ..evaluation.rollout import checkpoint_folder
+from ..worker.policy_load import checkpoint_facts
 from .settings import ReplaySettings
 
 
@@ -42,12 +41,7 @@ def check_checkpoint(settings: ReplaySettings) -> None:
     """Look at the checkpoint's files before anything is loaded. CheckpointError when they do not say how to read them."""
     if settings.script is not None:
         return
-    from flashrt_core.inspect import inspect_checkpoint
-
-    folder = checkpoint_folder(settings.policy.checkpoint or None)
-    found = inspect_checkpoint(folder, settings.policy.profile or None, digest=False)
-    if found.get("profile") is None or found.get("weights") is None:
-        raise CheckpointError(f"checkpoint {folder}", found="; ".join(map(str, found["problems"])))
+    checkpoint_facts(checkpoint_folder(settings.policy.checkpoint or None), settings.policy.profile or None)
 
 
 def half_range(robot: RobotConfig) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flashrt_core.errors import ConfigError, nearest
+from flashrt_core.errors import CheckpointError, ConfigError, nearest
 
 from ..evaluation.rollout import checkpoint_folder
 from .policy_worker import Progress, Request, WorkerInfo
@@ -98,12 +98,22 @@ def load_policy(spec: WorkerSpec, progress: Progress) -> LoadedPolicy:
     return ModelPolicy(spec, progress)
 
 
+def checkpoint_facts(folder: Path, profile: str | None) -> dict[str, Any]:
+    """What a checkpoint folder says of itself (`inspect_checkpoint`, without reading the weights). CheckpointError, with all that
+    is wrong, when it does not say how it is to be read."""
+    from flashrt_core.inspect import inspect_checkpoint
+
+    found = inspect_checkpoint(folder, profile, digest=False)
+    if found.get("profile") is None or found.get("weights") is None:
+        raise CheckpointError(f"checkpoint {folder}", found="; ".join(map(str, found["problems"])))
+    return found
+
+
 class ModelPolicy:
     """A VLAModel that answers requests."""
 
     def __init__(self, spec: WorkerSpec, progress: Progress):
         from flashrt_core import load_model  # here: a scripted worker starts without the framework
-        from flashrt_core.inspect import inspect_checkpoint
 
         if spec.framework == "torch":
             progress("importing torch")
@@ -111,7 +121,7 @@ class ModelPolicy:
 
             torch.set_num_threads(spec.threads)
         folder = checkpoint_folder(spec.checkpoint)
-        facts: dict[str, Any] = inspect_checkpoint(folder, spec.profile, digest=False)["profile"]
+        facts: dict[str, Any] = checkpoint_facts(folder, spec.profile)["profile"]
         decided = {name: entry["value"] for name, entry in facts["decisions"].items()}
         views = tuple(decided["views"])[: spec.num_views]
         self._model = load_model(

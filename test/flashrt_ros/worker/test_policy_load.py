@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.checkpoints import write_checkpoint
 
-from flashrt_core.errors import ConfigError
+from flashrt_core.errors import CheckpointError, ConfigError
 from flashrt_ros.cli import main
 from flashrt_ros.evaluation.rollout import checkpoint_folder
 from flashrt_ros.worker.policy_load import WorkerSpec, calibrate_command, load_policy
@@ -42,3 +42,10 @@ def test_the_command_for_the_bundled_policy_needs_no_recording():
     other = WorkerSpec("/x/y", profile="p q")
     line = calibrate_command(other, folder.parent, "hopper")
     assert line.endswith("--observations FILE.npz --hardware hopper --profile 'p q'")
+
+
+def test_a_folder_that_does_not_say_how_to_read_it_is_one_error(tmp_path):
+    (tmp_path / "notes.txt").write_text("no weights here")
+    spec = WorkerSpec(checkpoint=str(tmp_path), hardware="host")
+    with pytest.raises(CheckpointError, match=r"expected model\.safetensors.*; profile"):
+        load_policy(spec, lambda text: None)
