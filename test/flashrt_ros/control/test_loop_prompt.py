@@ -46,7 +46,7 @@ def test_F86_without_an_old_one_it_holds_and_says_why():
     r.run(60)
     assert r.health.active == {"F86": Level.HOLD} and set(r.run(20)) == {0.0}
     assert "at most 3 tokens, found 4 tokens" in r.health.worst.reason
-    with pytest.raises(ObservationError, match="no prompt: .*at most 3 tokens"):
+    with pytest.raises(ObservationError, match=r"no prompt: .*at most 3 tokens"):
         r.loop.takeover()
         r.loop.release()
     r.inputs.put_prompt("go on")
