@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -203,7 +204,7 @@ def main() -> int:
                              f"  {time.monotonic() - start:.0f} s\n")  # fmt: skip
             sys.stdout.flush()
     if args.out:
-        head = {"command": f"python tools/precision_study.py --size {args.size} --observations {args.observations}",
+        head = {"command": shlex.join(["python", "tools/precision_study.py", *sys.argv[1:]]),
                 "cpu": cpu_name(), "size": args.size, "noises": NOISES, "commit": commit(), "date": today()}  # fmt: skip
         args.out.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
     return 0

@@ -40,3 +40,13 @@ def test_a_row_is_found_by_what_it_is():
     assert perf_tables.find(rows, "bf16") is None
     with pytest.raises(KeyError):
         perf_tables.fill("<!-- performance none -->\n<!-- end performance -->\n", DATA)
+
+
+def test_the_precision_table_is_that_of_the_study():
+    study = json.loads((ROOT / "bench/results/precision_study.json").read_text())
+    text = (ROOT / "docs/performance.md").read_text()
+    for row in study["rows"]:
+        error, largest = (f"{row[name]:.2e}".replace("e-0", "e-") for name in ("error", "largest"))
+        assert f"| {error} / {largest} | " in text, row
+    shipped = next(row for row in study["rows"] if "shipped" in row["case"])
+    assert shipped["largest"] <= 4e-4 and study["size"] == "full"  # a cosine of 0.9996
