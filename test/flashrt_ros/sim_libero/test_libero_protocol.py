@@ -84,9 +84,9 @@ def options(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_plan_of_the_command_line():
-    p = command.make_plan(options("--suite", "libero_10", "--checkpoint", "x", "--tasks", "0-2,7", "--splice", "none", "sync",
-                                  "--latency-ms", "0", "100"))  # fmt: skip
+def test_plan_of_the_command_line(tmp_path):
+    p = command.make_plan(options("--suite", "libero_10", "--checkpoint", str(tmp_path), "--tasks", "0-2,7",
+                                  "--splice", "none", "sync", "--latency-ms", "0", "100"))  # fmt: skip
     assert p.policy == "checkpoint" and p.tasks == (0, 1, 2, 7) and (p.episodes, p.seed, p.replan) == (50, 7, 5)
     assert [c.name for c in p.conditions] == ["none-0ms", "none-100ms", "sync-0ms", "sync-100ms"]
     p = command.make_plan(options("--protocol", "lerobot", "--episodes", "3"))

@@ -34,8 +34,10 @@ def test_message_and_arrays_arrive(ends):
 def test_a_big_array_is_read_in_pieces(ends):
     left, right = ends
     big = np.random.default_rng(0).integers(0, 255, (2, 360, 360, 3), dtype=np.uint8)
-    threading.Thread(target=left.send, args=({}, {"big": big})).start()
+    sender = threading.Thread(target=left.send, args=({}, {"big": big}))
+    sender.start()
     assert np.array_equal(right.receive(5.0)[1]["big"], big)
+    sender.join()
 
 
 def test_silence_and_end_are_told_apart(ends):
