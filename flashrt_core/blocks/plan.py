@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import ConfigError
 from ..types import BF16, E4M3, F32, DType
 
 
@@ -49,6 +50,10 @@ class Plan:
     vision: Precision
     encoder: Precision
     decoder: Precision
+
+    def __post_init__(self) -> None:
+        if self.encoder.heads_wide or self.decoder.heads_wide:  # their attention writes where their norms do, in `act`
+            raise ConfigError("Plan", expected="heads_wide in vision only", found="it in the encoder or the decoder")
 
     @property
     def quantised(self) -> bool:

@@ -58,6 +58,8 @@ def test_buffers_follow_the_plan() -> None:
     rows = buffer_plan(FULL, plan).rows
     assert rows["vis.act"].dtype == E4M3 and rows["vis.heads"].dtype == BF16
     assert rows["enc.act"].dtype == BF16 and rows["dec.hidden"].dtype == E4M3
+    with pytest.raises(ConfigError, match="heads_wide in vision only"):
+        Plan(vision=FP8_VISION, encoder=FP8_VISION, decoder=FP8_PER_STEP)
     assert rows["enc.hidden"].shape == (712, 16384) and rows["cache.k.0"].shape == (722, 256)
     assert "enc.hidden" in str(buffer_plan(FULL, plan)) and plan.name == "fp8"
     assert buffer_plan(TINY, Plan(FP32, FP32, FP32)).nbytes < 1 << 20
