@@ -63,17 +63,11 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
         if not inside:
             raise ConfigError(f"bag {path}", expected="a rosbag2 folder, or a folder of them", found="neither")
         out += inside
-    twice = [path for path, n in zip(out, _times(out), strict=True) if n > 1]
-    if twice:
-        raise ConfigError(f"bag {twice[0]}", expected="each bag once", found="it twice")
+    counts = Counter(path.resolve() for path in out)  # by whatever name
+    for path in out:
+        if counts[path.resolve()] > 1:
+            raise ConfigError(f"bag {path}", expected="each bag once", found="it twice")
     return out
-
-
-def _times(paths: Sequence[Path]) -> list[int]:
-    """How often each is among them, by whatever name."""
-    real = [path.resolve() for path in paths]
-    counts = Counter(real)
-    return [counts[path] for path in real]
 
 
 def _is_bag(folder: Path) -> bool:
