@@ -72,11 +72,12 @@ __global__ void __launch_bounds__(384, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Tile = WideHead;
   extern __shared__ uint8_t raw[];
-  __shared__ uint64_t q_full, full[4], empty[4];  // slots: K of the two groups, V of the two groups
+  __shared__ uint64_t q_full, full[4], empty[4], left_there;  // slots: K of the two groups, V of the two groups
   uint8_t *const qs = raw + (-shared_address(raw) & 1023), *const kv = qs + Tile::boxes * Tile::q_box;
   const int warp = sm90::warp_index(), lane = threadIdx.x % 32, group = warp / 4, first_row = blockIdx.x * Tile::rows;
   if (threadIdx.x == 0) {
     sm90::barrier_init(&q_full, 1);
+    sm90::barrier_init(&left_there, 256);
     for (int s = 0; s < 4; ++s) {
       sm90::barrier_init(&full[s], 1);
       sm90::barrier_init(&empty[s], 4);
@@ -158,7 +159,8 @@ __global__ void __launch_bounds__(384, 1)
     }
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i * 128 + thread] = give ? p.o[64 + i] : p.o[i];
-    sm90::barrier_sync<4, 256>();
+    sm90::barrier_arrive(&left_there);
+    sm90::barrier_wait(&left_there, 0);
     float mine[2], other[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {

@@ -58,21 +58,6 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
   if (t.warp * 8 < keys.count) {
     const bf16* q_row = &s.q[t.lane % 16][t.lane / 16 * 8];
     const bf16* k_row = k + (t.warp * 8 + t.lane % 8) * KEY_PITCH + t.lane / 8 * 8;
-#ifdef FRT_QK
-#pragma unroll
-    for (int first = 0; first < HD; first += 128) {  // 12 loads before the first product: instructions issue in order
-      unsigned qf[8][4], kf[4][4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        load_matrix(kf[i], k_row + first + i * 32);
-        load_matrix(qf[2 * i], q_row + first + i * 32);
-        load_matrix(qf[2 * i + 1], q_row + first + i * 32 + 16);
-      }
-#pragma unroll
-      for (int i = 0; i < 8; ++i) mma(c[i % 4], qf[i], kf[i / 2][i % 2 * 2], kf[i / 2][i % 2 * 2 + 1]);
-    }
-  }
-#else
 #pragma unroll
     for (int d = 0; d < HD; d += 32) {
       unsigned q0[4], q1[4], kf[4];
@@ -83,7 +68,6 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
       mma(c[d / 32 % 2 * 2 + 1], q1, kf[2], kf[3]);
     }
   }
-#endif
   float top[2] = {-INFINITY, -INFINITY};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
