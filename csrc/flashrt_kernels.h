@@ -69,9 +69,10 @@ int frt_avg_pool(const void* x, void* out, const float* out_scale, int V, int G,
                  int out_dtype, cudaStream_t stream);
 /* All denoise steps of the action expert in one kernel of 128 blocks that wait for one another (SM90, at least 128 SMs).
  * layers: HOST memory, [L][10] addresses: weights qkv, o, gate_up, down; their fp32 scales; K and V cache (BF16).
- * scales: fp32 [steps][L][4 sites] 16 bytes apart; styles: fp32 [steps][2 L + 1][3][D]. See csrc/ops/denoise_loop.cuh. */
+ * scales: fp32 [steps][L][4 sites] 16 bytes apart; styles: fp32 [steps][2 L + 1][3][D]; shifts: fp32 [steps][L][N of qkv, 2 mlp], the
+ * norms' shifts times these weights; out_b: fp32 [steps][A], with the final norm's. See csrc/ops/denoise_loop.cuh. */
 int frt_denoise_loop(const void* layers, const float* in_w, const float* in_b, const float* out_w, const float* out_b,
-                     const float* styles, const float* scales, const float* rope, const int32_t* prefix_len,
+                     const float* styles, const float* shifts, const float* scales, const float* rope, const int32_t* prefix_len,
                      float* actions, int M, int L, int steps, int D, int mlp, int H, int KVH, int HD, int A,
                      int cache_rows, float eps, int act_dtype, cudaStream_t stream);
 /* Whether frt_denoise_loop takes these sizes on the current device; the scratch that it needs. */

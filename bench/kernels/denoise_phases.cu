@@ -1,11 +1,12 @@
 // Where the time of the denoise loop goes: the kernel over random weights at full size, with the clock read at phase ends.
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/denoise_phases.cu -o denoise_phases
-//   ./denoise_phases [time|phases|check]
+//   ./denoise_phases [time|phases|parts|check]
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ops/denoise_loop.cuh"
@@ -95,8 +96,9 @@ void run(int M, int L, int steps, int prefix, int runs, bool detail) {
   CUDA(cudaMemcpy(device_scales, scales.data(), scales.size() * 4, cudaMemcpyHostToDevice));
   a.scales = device_scales;
   a.in_w = make<float>(dn::D * dn::A, 0.3f, 91), a.in_b = make<float>(dn::D, 0.1f, 92);
-  a.out_w = make<float>(dn::D * dn::A, 0.005f, 93), a.out_b = make<float>(dn::A, 0.01f, 94);
+  a.out_w = make<float>(dn::D * dn::A, 0.005f, 93), a.out_b = make<float>(steps * dn::A, 0.01f, 94);
   a.styles = make<float>(size_t(steps) * (2 * L + 1) * 3 * dn::D, 0.3f, 95);
+  a.shifts = make<float>(size_t(steps) * L * (dn::QKV + 2 * dn::MLP), 0.3f, 97);
   a.rope = make<float>(size_t(rows) * dn::HD, 1, 96);
   int* length;
   CUDA(cudaMalloc(&length, 4));
@@ -171,6 +173,10 @@ int main(int argc, char** argv) {
     run<e4m3>(10, 2, 2, 100, 1, false);
     run<bf16>(16, 2, 2, 37, 1, false);
     run<e4m3>(1, 1, 1, 0, 1, false);
+    return 0;
+  }
+  if (mode == "parts") {  // what a layer and a step cost: differences
+    for (auto [layers, steps] : {std::pair{18, 10}, {18, 5}, {9, 10}, {1, 10}}) run<e4m3>(10, layers, steps, 560, 40, false);
     return 0;
   }
   run<e4m3>(10, 18, 10, 560, 60, mode == "phases");

@@ -45,9 +45,10 @@ extern "C" int frt_denoise_loop_fits(int M, int L, int D, int mlp, int H, int KV
 }
 
 extern "C" int frt_denoise_loop(const void* layers, const float* in_w, const float* in_b, const float* out_w,
-                                const float* out_b, const float* styles, const float* scales, const float* rope,
-                                const int32_t* prefix_len, float* actions, int M, int L, int steps, int D, int mlp, int H,
-                                int KVH, int HD, int A, int cache_rows, float eps, int act_dtype, cudaStream_t stream) {
+                                const float* out_b, const float* styles, const float* shifts, const float* scales,
+                                const float* rope, const int32_t* prefix_len, float* actions, int M, int L, int steps, int D,
+                                int mlp, int H, int KVH, int HD, int A, int cache_rows, float eps, int act_dtype,
+                                cudaStream_t stream) {
   frt::Check c("denoise_loop", "M=%d, L=%d, steps=%d, D=%d, mlp=%d, H=%d, KVH=%d, HD=%d, A=%d, cache_rows=%d, act_dtype=%s", M,
                L, steps, D, mlp, H, KVH, HD, A, cache_rows, frt::name_of(act_dtype));
   const bool quantised = act_dtype == frt::E4M3;
@@ -60,10 +61,9 @@ extern "C" int frt_denoise_loop(const void* layers, const float* in_w, const flo
   c.code("act_dtype", act_dtype, 1u << frt::BF16 | 1u << frt::E4M3);
   c.ptr("layers", layers, true, 8);
   using Named = std::pair<const char*, const void*>;
-  for (auto [name, p] : {Named{"in_w", in_w}, Named{"in_b", in_b}, Named{"out_w", out_w}, Named{"styles", styles},
-                         Named{"rope", rope}, Named{"actions", actions}})
+  for (auto [name, p] : {Named{"in_w", in_w}, Named{"in_b", in_b}, Named{"out_w", out_w}, Named{"out_b", out_b},
+                         Named{"styles", styles}, Named{"shifts", shifts}, Named{"rope", rope}, Named{"actions", actions}})
     c.ptr(name, p);
-  c.ptr("out_b", out_b, true, 4);
   c.ptr("scales", scales, quantised);
   c.ptr("prefix_len", prefix_len, true, 4);
   if (c.rc) return c.rc;
@@ -76,7 +76,8 @@ extern "C" int frt_denoise_loop(const void* layers, const float* in_w, const flo
     for (const float* p : {l.qkv_scale, l.o_scale, l.gate_up_scale, l.down_scale}) c.ptr("layers", p, quantised, 4);
   }
   if (c.rc) return c.rc;
-  a.in_w = in_w, a.in_b = in_b, a.out_w = out_w, a.out_b = out_b, a.styles = styles, a.scales = scales, a.rope = rope;
+  a.in_w = in_w, a.in_b = in_b, a.out_w = out_w, a.out_b = out_b;
+  a.styles = styles, a.shifts = shifts, a.scales = scales, a.rope = rope;
   a.prefix_len = prefix_len, a.actions = actions, a.M = M, a.L = L, a.steps = steps, a.cache_rows = cache_rows, a.eps = eps;
   a.exchange = static_cast<char*>(frt::scratch(c, dn::Exchange::BYTES));
   if (!a.exchange) return FRT_BAD_ARGUMENT;

@@ -59,13 +59,15 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
     const bf16* q_row = &s.q[t.lane % 16][t.lane / 16 * 8];
     const bf16* k_row = k + (t.warp * 8 + t.lane % 8) * KEY_PITCH + t.lane / 8 * 8;
 #pragma unroll
-    for (int d = 0; d < HD; d += 32) {
-      unsigned q0[4], q1[4], kf[4];
-      load_matrix(q0, q_row + d);
-      load_matrix(q1, q_row + d + 16);
-      load_matrix(kf, k_row + d);
-      mma(c[d / 32 % 2 * 2], q0, kf[0], kf[1]);
-      mma(c[d / 32 % 2 * 2 + 1], q1, kf[2], kf[3]);
+    for (int d = 0; d < HD; d += 64) {  // six loads, then four products: instructions issue in order
+      unsigned q[4][4], kf[2][4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (i % 2 == 0) load_matrix(kf[i / 2], k_row + d + i * 16);
+        load_matrix(q[i], q_row + d + i * 16);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) mma(c[i], q[i], kf[i / 2][i % 2 * 2], kf[i / 2][i % 2 * 2 + 1]);
     }
   }
   float top[2] = {-INFINITY, -INFINITY};
@@ -98,22 +100,35 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
     sum += __shfl_xor_sync(~0u, sum, 2);
     if (t.quarter == 0) s.sum[t.warp][t.row + 8 * r] = sum;
   }
+  const bf16* v_row = v + t.lane % 16 * KEY_PITCH + t.warp * 32 + t.lane / 16 * 8;
+  unsigned values[2][4];  // of the first 16 keys: read before the meeting (of more keys: registers spill)
+#pragma unroll
+  for (int i = 0; i < 2; ++i) load_matrix_transposed(values[i], v_row + i * 16);
   sync_consumers();
   probe(ATTEND_WEIGHTS);
   float o[4][4] = {};
   const bf16* w_row = &s.weights[t.lane % 16][t.lane / 16 * 8];
-  const bf16* v_row = v + t.lane % 16 * KEY_PITCH + t.warp * 32 + t.lane / 16 * 8;
 #pragma unroll
   for (int key = 0; key < MAX_KEYS; key += 16) {
     if (key >= keys.count) break;
-    unsigned w[4], v0[4], v1[4];
+    unsigned w[4];
     load_matrix(w, w_row + key);
-    load_matrix_transposed(v0, v_row + key * KEY_PITCH);
-    load_matrix_transposed(v1, v_row + key * KEY_PITCH + 16);
-    mma(o[0], w, v0[0], v0[1]);
-    mma(o[1], w, v0[2], v0[3]);
-    mma(o[2], w, v1[0], v1[1]);
-    mma(o[3], w, v1[2], v1[3]);
+    if (key)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) load_matrix_transposed(values[i], v_row + key * KEY_PITCH + i * 16);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) mma(o[i], w, values[i / 2][i % 2 * 2], values[i / 2][i % 2 * 2 + 1]);
+  }
+  char* sums = a.exchange + Exchange::SUMS + (blockIdx.x / SPLITS * ROWS * SPLITS + blockIdx.x % SPLITS) * 16;
+  if (t.warp == 0 && t.quarter == 0) {  // while the last products run
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int m = t.row + 8 * r;
+      float sum = 0;
+#pragma unroll
+      for (int w = 0; w < WARPS; ++w) sum += s.sum[w][m];
+      if (m < a.M) publish(sums + m * SPLITS * 16, make_uint4(__float_as_uint(top[r]), __float_as_uint(sum), 0, 0));
+    }
   }
   __syncwarp();
   if (t.lane == 0) barrier_arrive(empty);
@@ -129,17 +144,6 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
     for (int d = 0; d < 4; ++d)
       publish(to + d / 2 * ROWS * SPLITS * 64 + d % 2 * 32,
               make_uint2(__float_as_uint(o[d][2 * r]), __float_as_uint(o[d][2 * r + 1])));
-  }
-  char* sums = a.exchange + Exchange::SUMS + (blockIdx.x / SPLITS * ROWS * SPLITS + blockIdx.x % SPLITS) * 16;
-  if (t.warp == 0 && t.quarter == 0) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int m = t.row + 8 * r;
-      float sum = 0;
-#pragma unroll
-      for (int w = 0; w < WARPS; ++w) sum += s.sum[w][m];
-      if (m < a.M) publish(sums + m * SPLITS * 16, make_uint4(__float_as_uint(top[r]), __float_as_uint(sum), 0, 0));
-    }
   }
   signal_together(a.exchange, PARTS, blockIdx.x / SPLITS);
 }
@@ -165,7 +169,7 @@ __device__ __forceinline__ void join(const Args& a, const Lane& t, float inverse
   float w = own == -INFINITY ? 0 : exp2f(own - top), sum = w * __uint_as_float(x[4].y), y[4] = {};
 #pragma unroll
   for (int d = 8; d; d >>= 1) sum += __shfl_xor_sync(~0u, sum, d);
-  w *= inverse / sum;
+  w *= __fdividef(inverse, sum);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const float f = __shfl_sync(~0u, w, t.lane / 16 * 16 + i * 4 + p / 4);

@@ -3,7 +3,9 @@
 // denoise_shape.h for who owns what, denoise_exchange.cuh for how they wait, denoise_weights.cuh for how weights arrive.
 // In each product a warp takes 128 of every 1024 bytes of K, from the exchange straight into fragments of mma.sync (the k index
 // inside an instruction is permuted equally for both operands, as in gemm_skinny.cuh); the 8 partial products of a tile are
-// added in a fixed order. Values are rounded where the separate ops round them, and nowhere else.
+// added in a fixed order. Values are rounded where the separate ops round them, but for the norms' outputs: y = x / rms (1 + scale) +
+// shift is rounded as x (1 + scale), to BF16 or FP16, and the product gets the rest afterwards, so that no warp waits for the
+// others' squares before its product.
 #pragma once
 #include "../core/launch_together.h"
 #include "denoise_attention.cuh"
@@ -18,7 +20,7 @@ struct alignas(128) Shared {
   uint64_t full[MAX_SLOTS], empty[MAX_SLOTS], keys_full, keys_empty;
   SideShared side;
   alignas(16) float actions[ROWS][A], wide[WARPS][8][TILE], narrow[WARPS][TILE];
-  float squares[WARPS][ROWS], in_w[8][A + 1];
+  float squares[WARPS][ROWS], dots[WARPS][ROWS], in_w[8][A + 1];
   AttentionShared attention;
 };
 
@@ -52,9 +54,11 @@ struct Worker {
 
   __device__ __forceinline__ bool has(int high) const { return t.row + 8 * high < a.M; }
 
-  // use(u, r, y): y[0..7] = adaRMS of columns column(u).. of row t.row + 8 r of h [M,D], with the style in buffer `which`.
+  // Rows of h [M,D] times 1 + scale of the style in buffer `which`, before the division by their root mean square: that needs all
+  // warps' columns, so whoever uses a product of these rows divides (`inverse_rms`). use(u, r, y): y[0..7] = columns column(u).. of
+  // row t.row + 8 r; part[r]: mean of the squares of that row's h in this warp's columns.
   template <class Use>
-  __device__ __forceinline__ void normed(Kind kind, size_t h, int times, int which, Use&& use) {
+  __device__ __forceinline__ void styled(Kind kind, size_t h, int times, int which, Use&& use) {
     barrier_wait(s.side.style_full + which, style_parity >> which & 1);
     style_parity ^= 1 << which;
     await(x, kind, t.warp, 2 * SPLITS * times);
@@ -72,31 +76,32 @@ struct Worker {
       mma(c[2], {l.z, g.z, l.w, g.w}, l.z, l.w);
       mma(c[3], {l.z, g.z, l.w, g.w}, g.z, g.w);
     }
-    if (t.quarter == t.row / 2) {
-      s.squares[t.warp][t.row] = t.row % 2 ? c[0][1] + c[2][1] : c[0][0] + c[2][0];
-      s.squares[t.warp][t.row + 8] = t.row % 2 ? c[1][3] + c[3][3] : c[1][2] + c[3][2];
-    }
-    sync_consumers();
-    probe(NORM_SQUARES);
-    float inverse[2] = {0, 0};
+    float part[2] = {t.row % 2 ? c[0][1] + c[2][1] : c[0][0] + c[2][0], t.row % 2 ? c[1][3] + c[3][3] : c[1][2] + c[3][2]};
+    if (t.quarter == t.row / 2) s.squares[t.warp][t.row] = part[0], s.squares[t.warp][t.row + 8] = part[1];
 #pragma unroll
-    for (int w = 0; w < WARPS; ++w) inverse[0] += s.squares[w][t.row], inverse[1] += s.squares[w][t.row + 8];
-    inverse[0] = rsqrtf(inverse[0] / D + a.eps), inverse[1] = rsqrtf(inverse[1] / D + a.eps);
+    for (int r = 0; r < 2; ++r) part[r] = __shfl_sync(~0u, part[r], t.row * 4 + t.row / 2) / (D / WARPS);
+    probe(NORM_SQUARES);
 #pragma unroll
     for (int u = 0; u < 4; ++u) {
-      float factor[8], shift[8];
-      load8(&s.side.style[which][0][column(u)], factor);
-      load8(&s.side.style[which][1][column(u)], shift);
+      float factor[8];
+      load8(&s.side.style[which][column(u)], factor);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         float y[8];
         load8(reinterpret_cast<const bf16*>(&raw[r * 4 + u]), y);
 #pragma unroll
-        for (int j = 0; j < 8; ++j) y[j] = y[j] * inverse[r] * (1.0f + factor[j]) + shift[j];
-        use(u, r, y);
+        for (int j = 0; j < 8; ++j) y[j] += y[j] * factor[j];
+        use(u, r, y, part);
       }
     }
     probe(NORM_DONE);
+  }
+  // 1 / root mean square of row m, once all warps have met.
+  __device__ __forceinline__ float inverse_rms(int m) const {
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < WARPS; ++w) sum += s.squares[w][m];
+    return rsqrtf(sum / D + a.eps);
   }
 
   // PIECES pieces of the low row and of the high row of a lane.
@@ -108,7 +113,9 @@ struct Worker {
   // This warp's share of tiles <= 8 tiles of the D-wide rows into wide[warp][tile].
   // The first EARLY chunks of weights were waited for before the rows were.
   static constexpr int CHUNKS = chunks_of<T, D>, EARLY = 8, HALVES = sizeof(T) == 1 ? 2 : 1;
-  __device__ __forceinline__ void multiply(int tiles, const Piece<T> (&low)[2 * CHUNKS], const Piece<T> (&high)[2 * CHUNKS]) {
+  // times: what the sums of this lane's two rows are multiplied by.
+  __device__ __forceinline__ void multiply(int tiles, const Piece<T> (&low)[2 * CHUNKS], const Piece<T> (&high)[2 * CHUNKS],
+                                           const float (&times)[2]) {
     constexpr int GROUP = 4 / CHUNKS, CHAINS = CHUNKS;  // 4 slots of the ring and 4 independent sums at a time
 #pragma unroll
     for (int first = 0; first < 8; first += GROUP) {
@@ -137,7 +144,7 @@ struct Worker {
         if constexpr (CHAINS == 2)
 #pragma unroll
           for (int j = 0; j < 4; ++j) c[i][0][j] += c[i][1][j];
-        keep(s.wide[t.warp][first + i], c[i][0]);
+        keep(s.wide[t.warp][first + i], c[i][0], times);
       }
     }
     probe(MULTIPLY_OWN_SHARE);
@@ -158,9 +165,9 @@ struct Worker {
     const uint2 a = *reinterpret_cast<const uint2*>(from), b = *reinterpret_cast<const uint2*>(from + 32);
     return make_uint4(a.x, a.y, b.x, b.y);
   }
-  __device__ __forceinline__ void keep(float* tile, const float (&c)[4]) const {
-    *reinterpret_cast<float2*>(tile + t.row * 8 + t.quarter * 2) = make_float2(c[0], c[1]);
-    *reinterpret_cast<float2*>(tile + (t.row + 8) * 8 + t.quarter * 2) = make_float2(c[2], c[3]);
+  __device__ __forceinline__ void keep(float* tile, const float (&c)[4], const float (&times)[2]) const {
+    *reinterpret_cast<float2*>(tile + t.row * 8 + t.quarter * 2) = make_float2(c[0] * times[0], c[1] * times[0]);
+    *reinterpret_cast<float2*>(tile + (t.row + 8) * 8 + t.quarter * 2) = make_float2(c[2] * times[1], c[3] * times[1]);
   }
 
   // Columns pair * 2 and + 1 of row m of a tile, all warps' shares added: `first` is warp 0's, the next is `stride` floats on.
@@ -204,14 +211,22 @@ struct Worker {
     probe(ACTION_IN_PUBLISHED);
   }
 
-  // adaRMS and the product of D-wide rows: qkv (which 0) or gate and up (1).
-  __device__ __forceinline__ void open(Kind kind, size_t h, int times, int which, float inverse, int tiles) {
+  // adaRMS and the product of D-wide rows: qkv (which 0) or gate and up (1). FP16 has a small range, so with E4M3 weights each warp
+  // brings its part of a row to a mean square of 1, and multiplies its sums by what it divided by.
+  __device__ __forceinline__ void open(Kind kind, size_t h, int times, int which, int tiles) {
     Piece<T> low[2 * CHUNKS], high[2 * CHUNKS];
+    float back[2] = {1, 1};
     ring.wait(min(EARLY, tiles * CHUNKS), t.lane);
-    normed(kind, h, times, which, [&](int u, int r, const float(&y)[8]) {
-      (r ? high : low)[u / HALVES].set8(u % HALVES, y, inverse);
+    float by[2];
+    styled(kind, h, times, which, [&](int u, int r, float (&y)[8], const float (&part)[2]) {
+      if constexpr (sizeof(T) == 1) {
+        if (u == 0) by[r] = rsqrtf(part[r] + 1e-30f), back[r] = (part[r] + 1e-30f) * by[r];
+#pragma unroll
+        for (int j = 0; j < 8; ++j) y[j] *= by[r];
+      }
+      (r ? high : low)[u / HALVES].set8(u % HALVES, y);
     });
-    multiply(tiles, low, high);
+    multiply(tiles, low, high, back);
   }
 
   // RoPE. turn: (cos, sin) of this thread's pair of columns, the same in every layer.
@@ -219,8 +234,8 @@ struct Worker {
     const int tile = t.tid / 64, m = t.tid % 64 / 4, pair = t.tid % 4;
     if (tile < tiles && m < a.M) {
       const float2 y = total(s.wide[0][tile], 8 * TILE, m, pair);
-      const float scale = s.side.product[even][0];
-      const float2 q = unpack_bf16(pack_bf16(y.x * scale, y.y * scale));
+      const float scale = s.side.product[even][0] * inverse_rms(m), *shift = s.side.shift[even][0] + tile * 8 + pair * 2;
+      const float2 q = unpack_bf16(pack_bf16(y.x * scale + shift[0], y.y * scale + shift[1]));
       publish(x + Exchange::PROJ + (m * QKV + (blockIdx.x + tile * BLOCKS) * 8 + pair * 2) * 2,
               pack_bf16(q.x * turn.x - q.y * turn.y, q.y * turn.x + q.x * turn.y));
     }
@@ -232,9 +247,11 @@ struct Worker {
   // GEGLU.
   __device__ __forceinline__ void publish_hidden(int even) {
     const int m = t.tid / 16, tile = t.tid % 16 / 4, pair = t.tid % 4;
-    const float scale = s.side.product[even][2], inverse = s.side.inverse[even][3];
+    const float scale = s.side.product[even][2] * inverse_rms(m), inverse = s.side.inverse[even][3];
+    const float *shift = s.side.shift[even][1] + tile * 8 + pair * 2;  // of gate, and 32 floats on of up
     const float2 gate = total(s.wide[0][tile], 8 * TILE, m, pair), up = total(s.wide[0][4 + tile], 8 * TILE, m, pair);
-    const float y0 = gelu(gate.x * scale) * (up.x * scale), y1 = gelu(gate.y * scale) * (up.y * scale);
+    const float y0 = gelu(gate.x * scale + shift[0]) * (up.x * scale + shift[32]);
+    const float y1 = gelu(gate.y * scale + shift[1]) * (up.y * scale + shift[33]);
     char* to = x + Exchange::HIDDEN + spread((blockIdx.x * 32 + tile * 8 + pair * 2) * sizeof(T)) + m * 64;
     if constexpr (sizeof(T) == 1) {
       const unsigned own = pack_e4m3(y0 * inverse, y1 * inverse), next = __shfl_down_sync(~0u, own, 1);
@@ -276,7 +293,7 @@ struct Worker {
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) c[0][i] += c[1][i] + (c[2][i] + c[3][i]);
-    keep(s.narrow[t.warp], c[0]);
+    keep(s.narrow[t.warp], c[0], {1, 1});
     probe(MULTIPLY_OWN_SHARE);
     sync_swept();
     probe(MULTIPLY_ALL_SHARES);
@@ -296,23 +313,24 @@ struct Worker {
     float w[4][8], dot[2] = {0, 0};
 #pragma unroll
     for (int u = 0; u < 4; ++u) load8(a.out_w + n * D + column(u), w[u]);
-    normed(H2, Exchange::H2, times, 0, [&](int u, int r, const float(&y)[8]) {
+    const float bias = a.out_b[step * A + n];
+    styled(H2, Exchange::H2, times, 0, [&](int u, int r, const float(&y)[8], const float(&)[2]) {
 #pragma unroll
       for (int j = 0; j < 8; ++j) dot[r] += y[j] * w[u][j];
     });
-    sync_consumers();  // the squares are read
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       dot[r] += __shfl_xor_sync(~0u, dot[r], 1);
       dot[r] += __shfl_xor_sync(~0u, dot[r], 2);
-      if (t.quarter == 0) s.squares[t.warp][t.row + 8 * r] = dot[r];
+      if (t.quarter == 0) s.dots[t.warp][t.row + 8 * r] = dot[r];
     }
     sync_consumers();
     if (t.warp) return;
     if (t.tid < a.M) {
-      float v = a.out_b[n] + s.actions[t.tid][n];
+      float v = 0;
 #pragma unroll
-      for (int i = 0; i < WARPS; ++i) v += s.squares[i][t.tid];
+      for (int i = 0; i < WARPS; ++i) v += s.dots[i][t.tid];
+      v = v * inverse_rms(t.tid) + bias + s.actions[t.tid][n];
       if (step + 1 == a.steps) a.actions[t.tid * A + n] = v;
       else publish(x + Exchange::ACTIONS + (t.tid * A + n) * 4, __float_as_uint(v));
     }
@@ -325,7 +343,7 @@ struct Worker {
     const int own = (blockIdx.x + t.tid / 64 * BLOCKS) * 8 + t.tid % 4 * 2, m = t.tid % 64 / 4;
     if (own < Q + HD && m < a.M) turn = *reinterpret_cast<const float2*>(a.rope + size_t(keys.prefix + m) * HD + own % HD);
     if (t.tid / 4 < a.M) in_b = *reinterpret_cast<const float2*>(a.in_b + blockIdx.x * 8 + t.tid % 4 * 2);
-    const int tiles = blockIdx.x < QKV / 8 - 2 * BLOCKS ? 3 : 2;
+    const int tiles = qkv_tiles(blockIdx.x);
     for (int step = 0, n = 0; step < a.steps; ++step) {
       enter(step, in_b);
       for (int i = 0; i < a.L; ++i, ++n) {
@@ -335,7 +353,7 @@ struct Worker {
         for (int which = 0; which < 2; ++which) {
           const bool mlp = which;
           open(mlp ? H1 : i ? H2 : H0, mlp ? Exchange::H1 : i ? Exchange::H2 : Exchange::H0, mlp ? n + 1 : i ? n : step + 1,
-               which, s.side.inverse[even][2 * which], mlp ? 8 : tiles);
+               which, mlp ? 8 : tiles);
           if (mlp) {
             publish_hidden(even);
           } else {

@@ -14,7 +14,8 @@ struct Piece<bf16> {
   static constexpr int WORDS = 4;
   unsigned w[WORDS];
   __device__ __forceinline__ void set(const uint4& v) { w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w; }
-  __device__ __forceinline__ void set8(int, const float (&y)[8], float) {
+  // Values from fp32.
+  __device__ __forceinline__ void set8(int, const float (&y)[8]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) w[i] = pack_bf16(y[2 * i], y[2 * i + 1]);
   }
@@ -33,10 +34,11 @@ struct Piece<e4m3> {
 #pragma unroll
     for (int i = 0; i < 4; ++i) w[2 * i] = two(u[i] & 0xffff), w[2 * i + 1] = two(u[i] >> 16);
   }
-  // Values half * 8.. from fp32, rounded to E4M3.
-  __device__ __forceinline__ void set8(int half, const float (&y)[8], float inverse) {
+  // Values half * 8.. from fp32: only weights are E4M3, so activations that come as floats stay FP16.
+  __device__ __forceinline__ void set8(int half, const float (&y)[8]) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) w[half * 4 + i] = two(pack_e4m3(y[2 * i] * inverse, y[2 * i + 1] * inverse));
+    for (int i = 0; i < 4; ++i)
+      asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(w[half * 4 + i]) : "f"(y[2 * i + 1]), "f"(y[2 * i]));
   }
 };
 

@@ -22,10 +22,12 @@ struct Layer {
 
 struct Args {
   Layer layers[MAX_LAYERS];
-  const float *in_w, *in_b, *out_w, *out_b;  // [D,A] [D] [A,D] [A], fp32; out_* times dt
-  const float* styles;                       // [steps, 2*L+1, 3, D]
-  const float* scales;                       // [steps, L, 4] activation scales, 4 floats apart; E4M3 only
-  const float* rope;                         // [cache_rows, HD] (cos, sin)
+  const float *in_w, *in_b, *out_w;  // [D,A] [D] [A,D], fp32; out_w times dt
+  const float* styles;               // [steps, 2*L+1, 3, D]: scale, shift (not read: see shifts), gate
+  const float* shifts;               // [steps, L, QKV + 2*MLP]: the norms' shifts times the weights of qkv and of gate and up
+  const float* out_b;                // [steps, A]: times dt, with the final norm's shift times out_w
+  const float* scales;               // [steps, L, 4] activation scales, 4 floats apart; E4M3 only
+  const float* rope;                 // [cache_rows, HD] (cos, sin)
   const int32_t* prefix_len;
   float* actions;  // [M,A], in place
   char* exchange;  // Exchange::BYTES, all ones before the launch
@@ -47,6 +49,10 @@ struct Exchange {
                           ACTIONS = SUMS + BLOCKS * ROWS * 16, COUNTERS = ACTIONS + ROWS * A * 4,
                           BYTES = COUNTERS + KINDS * GROUPS * 128;
 };
+#ifdef __CUDACC__
+__device__ __forceinline__
+#endif
+constexpr int qkv_tiles(int block) { return block < QKV / 8 - 2 * BLOCKS ? 3 : 2; }  // of 8 columns: b, b + BLOCKS, ..
 // Where byte k of row 0 lies; row m is m * 64 bytes on.
 #ifdef __CUDACC__
 __device__ __forceinline__

@@ -10,9 +10,10 @@
 namespace frt::denoise {
 
 struct SideShared {
-  alignas(16) float style[2][2][D];  // (scale, shift) of the attention norm (also the final one) and of the MLP norm
+  alignas(16) float style[2][D];      // scale of the attention norm (also the final one) and of the MLP norm
+  alignas(16) float shift[2][2][64];  // by parity of the layer count, of qkv and of gate and up: the block's columns
   uint64_t style_full[2];
-  float inverse[2][4], product[2][4];  // by parity of the layer count: 1 / activation scale, activation scale * weight scale
+  float inverse[2][4], product[2][4];  // the same: 1 / activation scale, weight scale (of o and down: times the activation scale)
   float gate[2][2][8];                 // the same: attention, MLP; the block's columns
 };
 
@@ -26,9 +27,22 @@ struct Sweeper {
   // Norm n of a step: 2 i and 2 i + 1 of layer i, 2 L the final one.
   __device__ const float* style(int step, int n) const { return a.styles + (size_t(step) * (2 * a.L + 1) + n) * 3 * D; }
   __device__ void fetch_style(int step, int n, int which) {
-    if (lane || step >= a.steps) return;
-    barrier_expect(s.style_full + which, 2 * D * 4);
-    bulk_load(s.style[which], style(step, n), 2 * D * 4, s.style_full + which);
+    if (step >= a.steps) return;
+    uint64_t* const full = s.style_full + which;
+    const bool layer = n < 2 * a.L;
+    const int tiles = layer ? qkv_tiles(b) : 0, count = step * a.L + n / 2;
+    const float* from = a.shifts + size_t(count) * (QKV + 2 * MLP);
+    float* to = s.shift[count % 2][which];
+    if (lane == 0) {
+      barrier_expect(full, 4 * (D + (which ? 64 : tiles * 8)));
+      bulk_load(s.style[which], style(step, n), D * 4, full);
+    }
+    __syncwarp();
+    if (which) {
+      if (lane < 2) bulk_load(to + lane * 32, from + QKV + lane * MLP + b * 32, 32 * 4, full);
+    } else if (lane < tiles) {
+      bulk_load(to + lane * 8, from + (b + lane * BLOCKS) * 8, 8 * 4, full);
+    }
   }
   // Scales and gates of layer n / L, n % L: the loads, and where they go (a meeting later).
   __device__ void fetch_small(int n) {
@@ -41,7 +55,7 @@ struct Sweeper {
       const int site = lane % 4;
       const float* weight = site == 0 ? w.qkv_scale : site == 1 ? w.o_scale : site == 2 ? w.gate_up_scale : w.down_scale;
       held = a.scales[(size_t(n) * 4 + site) * 4];
-      held = lane < 20 ? held * *weight : 1.0f / held;
+      held = lane < 20 ? (site % 2 ? held : 1.0f) * *weight : 1.0f / held;
     } else {
       held = 1;
     }
@@ -62,7 +76,7 @@ struct Sweeper {
   }
 
   __device__ void run() {
-    const int M = a.M, tiles = b < QKV / 8 - 2 * BLOCKS ? 3 : 2;
+    const int M = a.M, tiles = qkv_tiles(b);
     char* const x = a.exchange;
     char* const parts = x + Exchange::PARTS + (size_t(b / SPLITS) * (HD / 16) * ROWS * SPLITS + b % SPLITS) * 64;
     fetch_style(0, 0, 0);

@@ -80,7 +80,7 @@ __device__ void load_weights(const Args& a, Ring ring) {
       const void* weight = part == 0 ? w.qkv : part == 1 ? w.o : part == 4 ? w.down : w.gate_up;
       const size_t pitch = (part == 1 ? Q : part == 4 ? MLP : D) * sizeof(T);
       const int first = part == 2 ? b * 4 : part == 3 ? MLP / 8 + b * 4 : b, step = part == 0 ? BLOCKS : 1;
-      const int tiles = part == 0 ? (QKV / 8 - 1 - b) / BLOCKS + 1 : part == 1 || part == 4 ? 1 : 4;
+      const int tiles = part == 0 ? qkv_tiles(b) : part == 1 || part == 4 ? 1 : 4;
 #pragma unroll 1
       for (int t = 0; t < tiles; ++t) {
         const char* rows = static_cast<const char*>(weight) + (first + t * step) * 8 * pitch;

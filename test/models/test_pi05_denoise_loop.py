@@ -124,7 +124,8 @@ def test_other_sizes_keep_the_ops() -> None:
 @pytest.mark.parametrize(
     ("arg", "change"),
     [("M", dict(M=17)), ("D", dict(D=2048)), ("L", dict(L=25)), ("cache_rows", dict(cache_rows=1025)), ("in_w", dict(in_w=0)),
-     ("scales", dict(scales=0)), ("actions", dict(actions=20)), ("layers", dict(layers=np.zeros((2, 10), np.uint64))),
+     ("scales", dict(scales=0)), ("shifts", dict(shifts=0)), ("actions", dict(actions=20)),
+     ("layers", dict(layers=np.zeros((2, 10), np.uint64))),
      ("act_dtype", dict(act_dtype=0))],
 )  # fmt: skip
 def test_the_library_checks_its_arguments(arg: str, change: dict) -> None:

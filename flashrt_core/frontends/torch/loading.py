@@ -11,6 +11,7 @@ import torch
 
 from ...blocks.plan import Plan
 from ...executors.weight_loader import ModelWeightSpec, WeightLoader, WeightSource, check_complete
+from .shift_products import shift_products
 
 
 def load_torch_weights(
@@ -40,5 +41,7 @@ def load_tensors(
         single = isinstance(getattr(target, f"{name}_w"), torch.Tensor)
         setattr(target, attr, tensors[0] if single else tensors)
         scales |= {name: values[0]} if single else {f"{name}.{i}": v for i, v in enumerate(values)}
-    target.styles = machine.tensor(model.style_array(target, dims, machine.numpy))
+    styles = model.style_array(target, dims, machine.numpy)
+    target.shifts, target.step_out_b = shift_products(target, styles)
+    target.styles = machine.tensor(styles)  # waits for everything before it
     return target, scales

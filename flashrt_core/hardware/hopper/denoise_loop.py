@@ -18,12 +18,15 @@ def fits(ops: Any, d: Any, p: Any, *, rows: int, layers: int, action_dim: int, c
 
 
 def denoise_loop(
-    ops: Any, b: Any, actions: int, w: Any, d: Any, sites: Any, p: Any, styles: Any, *, rows: int, stream: int = 0
-) -> None:
+    ops: Any, b: Any, actions: int, w: Any, d: Any, sites: Any, p: Any, styles: Any, *, shifts: int, out_b: int, rows: int,
+    stream: int = 0,
+) -> None:  # fmt: skip
     """actions [rows, A] fp32: noise -> normalised actions, over all steps.
 
-    b, w, d, p as in `blocks.denoise.denoise_step`; sites and styles: those of every step. ConfigError when they are not one
-    array each.
+    b, w, d, p as in `blocks.denoise.denoise_step`; sites and styles: those of every step. shifts, out_b: fp32
+    [steps, layers, qkv_dim + 2 mlp] and [steps, A], the norms' shifts times the next weights, in out_b with the bias (the kernel
+    reads no shift from the styles). In FP8 the norms' outputs stay FP16: the scales of their sites are not used. ConfigError when
+    scales or styles are not one array each.
     """
     steps, layers, row = len(styles), len(w.layers), 3 * d.width * 4
     scales, first = sites[0].layers[0][0], styles[0].layers[0][0]
@@ -37,8 +40,8 @@ def denoise_loop(
         dtype=np.uint64,
     )
     ops.denoise_loop(
-        layers=table, in_w=w.action_in.w, in_b=w.action_in.bias, out_w=w.action_out.w, out_b=w.action_out.bias,
-        styles=first, scales=scales if p.quantised else 0, rope=b.rope, prefix_len=b.prefix_len, actions=actions,
+        layers=table, in_w=w.action_in.w, in_b=w.action_in.bias, out_w=w.action_out.w, out_b=out_b,
+        styles=first, shifts=shifts, scales=scales if p.quantised else 0, rope=b.rope, prefix_len=b.prefix_len, actions=actions,
         M=rows, L=layers, steps=steps, D=d.width, mlp=d.mlp_dim, H=d.num_heads, KVH=d.num_kv_heads, HD=d.head_dim,
         A=w.action_in.k, cache_rows=b.cache_rows, eps=d.rms_eps, act_dtype=int(p.act), stream=stream,
     )  # fmt: skip

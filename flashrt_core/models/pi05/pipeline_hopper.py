@@ -25,8 +25,9 @@ def denoise_at_once(
 ) -> None:
     """`denoise` as one kernel over all steps. The action rows' K and V do not reach the cache; nothing reads them there."""
     loop.denoise_loop(
-        ops, b.dec, b.actions, w.dec, dims.expert, s.dec, plan.decoder, w.styles, rows=dims.horizon, stream=stream
-    )
+        ops, b.dec, b.actions, w.dec, dims.expert, s.dec, plan.decoder, w.styles, shifts=w.shifts, out_b=w.step_out_b,
+        rows=dims.horizon, stream=stream,
+    )  # fmt: skip
 
 
 def plan_denoise(machine: Any, dims: Pi05Dims, plan: Plan) -> Callable[..., None]:

@@ -28,6 +28,8 @@ class Pi05Weights:
     enc: Sequence[GemmaLayer]
     dec: DenoiseWeights
     styles: Sequence[StepStyles]
+    shifts: int  # the next two: what the denoise loop adds, see frontends/torch/shift_products.py
+    step_out_b: int
 
 
 def weights_at(t: Any, dims: Pi05Dims, plan: Plan, ptr: Callable[[Any], int], styles: int) -> Pi05Weights:
@@ -88,7 +90,9 @@ def weights_at(t: Any, dims: Pi05Dims, plan: Plan, ptr: Callable[[Any], int], st
         ],
         action_out=lin("action_out", None, dims.action_dim, e.width, DType.F32, bias=True),
     )
-    return Pi05Weights(vis, ptr(t.embedding), plan.encoder.wide, enc, dec, styles_at(dims, styles))
+    return Pi05Weights(
+        vis, ptr(t.embedding), plan.encoder.wide, enc, dec, styles_at(dims, styles), ptr(t.shifts), ptr(t.step_out_b)
+    )  # fmt: skip
 
 
 def style_array(t: Any, dims: Pi05Dims, numpy: Callable[[Any], np.ndarray]) -> np.ndarray:
