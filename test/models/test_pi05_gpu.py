@@ -21,7 +21,7 @@ from flashrt_core.models.pi05 import pipeline_hopper
 pytestmark = pytest.mark.gpu
 EXACT = Plan(vision=FP32, encoder=FP32, decoder=FP32)  # the same calls with nothing rounded: checks the plumbing
 BF16_COSINE = 0.9999
-FP8_COSINE = {"demo": 0.999, "full_width": 0.9996}  # narrow random layers average less of the rounding away
+FP8_COSINE = {"demo": 0.9995, "full_width": 0.9998}  # narrow random layers average less of the rounding away
 
 
 @functools.cache
