@@ -12,6 +12,7 @@ namespace frt {
 struct Grid {
   dim3 blocks, threads;
   size_t shared = 0;
+  int cluster = 1;  // neighbouring blocks along x that run together (SM90)
 };
 
 // Returns when all kernels before have finished and their writes can be seen.
@@ -40,11 +41,16 @@ int launch(const char* op, void (*kernel)(P...), const Grid& g, cudaStream_t str
   config.blockDim = g.threads;
   config.dynamicSmemBytes = g.shared;
   config.stream = stream;
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &early;
-  config.numAttrs = starts_early() ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
+  if (starts_early()) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (g.cluster > 1) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+    attributes[config.numAttrs++].val.clusterDim = {unsigned(g.cluster), 1, 1};
+  }
   cudaError_t e = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
   if (e != cudaSuccess) {
     cudaGetLastError();  // not sticky: the next call starts clean

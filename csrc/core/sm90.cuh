@@ -28,6 +28,10 @@ __device__ __forceinline__ void barrier_wait(uint64_t* bar, int parity) {
                : "memory");
 }
 
+// Brings a map to where copies look for it.
+__device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
+}
 // A box of `map` at (x, y) to shared memory, announced at `bar`.
 __device__ __forceinline__ void copy_box(void* to, const CUtensorMap* map, uint64_t* bar, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "

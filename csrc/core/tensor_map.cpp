@@ -20,14 +20,14 @@ Encode encoder() {
 }  // namespace
 
 int tensor_map(const Check& c, CUtensorMap* map, const void* base, int dtype, long rows, long columns, long stride,
-               int box_rows, int box_columns) {
+               int box_rows, int box_columns, bool swizzle) {
   const Encode encode = encoder();
   if (!encode) return fail(FRT_CUDA, c.op, "cuTensorMapEncodeTiled", "0", "the driver does not have it", c.shape());
   const cuuint64_t size[2] = {cuuint64_t(columns), cuuint64_t(rows)}, strides[1] = {cuuint64_t(stride) * bytes_of(dtype)};
   const cuuint32_t box[2] = {cuuint32_t(box_columns), cuuint32_t(box_rows)}, step[2] = {1, 1};
   const auto type = dtype == BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8;
   const CUresult e = encode(map, type, 2, const_cast<void*>(base), size, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                            CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                            swizzle ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (e == CUDA_SUCCESS) return FRT_OK;
   char value[32];

@@ -7,8 +7,8 @@
 namespace frt {
 
 // Row-major [rows, columns] of BF16 or E4M3, `stride` elements from row to row, copied in boxes of `box_rows` x `box_columns`
-// with the 128-byte swizzle (box_columns of 128 bytes or less); zeros past the edges. Returns FRT_OK or the failure.
+// with the 128-byte swizzle (box_columns of 128 bytes or less) or none; zeros past the edges. Returns FRT_OK or the failure.
 int tensor_map(const Check& c, CUtensorMap* map, const void* base, int dtype, long rows, long columns, long stride,
-               int box_rows, int box_columns);
+               int box_rows, int box_columns, bool swizzle = true);
 
 }  // namespace frt

@@ -29,6 +29,12 @@ template <int N>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(N) : "memory");
 }
+// The sums in registers are used only after the wait before this: the compiler does not see that a wait concerns them.
+template <int N>
+__device__ __forceinline__ void wgmma_done(float (&c)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(c[i])::"memory");
+}
 
 // Operand lists: FRT_Rn names registers 8n..8n+7 of the accumulator, FRT_Dn passes them.
 #define FRT_R0 "%0,%1,%2,%3,%4,%5,%6,%7"
@@ -79,18 +85,22 @@ FRT_WGMMA(128, "%64", "%65", "%66")
 FRT_WGMMA(160, "%80", "%81", "%82")
 FRT_WGMMA(256, "%128", "%129", "%130")
 
-// a: 64 x 16 BF16 in registers (the accumulator layout, packed), b: [16][256 or 72 columns], read along its rows.
+// a: 64 x 16 BF16 in registers (the accumulator layout, packed), b: [16][256, 64 or 8 columns], read along its rows.
 __device__ __forceinline__ void wgmma_values(float (&c)[128], const unsigned (&a)[4], uint64_t b) {
   asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %133, 0;\n wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" FRT_L256
            "}, {%128,%129,%130,%131}, %132, p, 1, 1, 1;\n}\n"
            : FRT_O256 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
 }
 
-__device__ __forceinline__ void wgmma_values(float (&c)[36], const unsigned (&a)[4], uint64_t b) {
-  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %41, 0;\n wgmma.mma_async.sync.aligned.m64n72k16.f32.bf16.bf16 {" FRT_L64
-           ",%32,%33,%34,%35}, {%36,%37,%38,%39}, %40, p, 1, 1, 1;\n}\n"
-           : FRT_O64, "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35])
-           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
+__device__ __forceinline__ void wgmma_values(float (&c)[32], const unsigned (&a)[4], uint64_t b, int add) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %37, 0;\n wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" FRT_L64
+           "}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}\n"
+           : FRT_O64 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_values(float (&c)[4], const unsigned (&a)[4], uint64_t b, int add) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %9, 0;\n wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3"
+           "}, {%4,%5,%6,%7}, %8, p, 1, 1, 1;\n}\n"
+           : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
 }  // namespace frt::sm90

@@ -25,7 +25,7 @@ int run_mma(const frt::Check& c, const frt::AttentionArgs& a, const void* q, con
   using frt::bf16;
   const auto *qs = static_cast<const bf16*>(q), *ks = static_cast<const bf16*>(k), *vs = static_cast<const bf16*>(v);
   const Kernel kernel = kernel_of(a);
-  if (kernel == Kernel::TOWER) return frt::attention_tower(a, qs, ks, vs, out, stream);
+  if (kernel == Kernel::TOWER) return frt::attention_tower(c, a, qs, ks, vs, out, stream);
   if (kernel == Kernel::WGMMA) return frt::attention_wgmma(c, a, qs, ks, vs, out, stream);
   const auto split = frt::attention_split(a.B, a.M, a.KV, a.H, a.KVH, a.HD, frt::context().sm_count);
   auto* parts = static_cast<float*>(split.scratch ? frt::scratch(c, split.scratch) : nullptr);
