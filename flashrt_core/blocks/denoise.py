@@ -8,7 +8,7 @@ from typing import Any
 
 from ..ops.table import Epilogue
 from ..types import F32
-from .adarms import ExpertBuffers, ExpertLayer, ExpertSites, expert_forward
+from .adarms import ExpertBuffers, ExpertLayer, ExpertSites, expert_forward, expert_forward_joined
 from .linear import Linear, linear
 from .plan import Precision
 
@@ -43,16 +43,23 @@ def denoise_step(
     *,
     attn: Any,
     rows: int,
+    joined: bool = False,
     stream: int = 0,
 ) -> None:
     """actions [rows, action_dim] fp32 <- actions + dt * v(actions, t). final [rows, D] is a scratch buffer (fp32: the action
-    projections are fp32 in every plan, so that the actions are never rounded on their way).
+    projections are fp32 in every plan, so that the actions are never rounded on their way). joined: five calls a layer instead of
+    eight, where the machine has them (`expert_forward_joined`).
 
     x_{t+dt} = x_t + dt v, accumulated in fp32 (openpi models_pytorch/pi0_pytorch.py sample_actions).
     """
     linear(ops, actions, w.action_in, b.h, rows, Epilogue.BIAS, out_dtype=p.wide, stream=stream)
-    expert_forward(ops, b, w.layers, d, s, p, styles.layers, attn=attn, rows=rows, stream=stream)
-    ops.ada_rms_norm(b.h, styles.final, final, 0, rows, d.width, d.rms_eps, p.wide, w.action_out.dtype, stream)
+    if joined:
+        expert_forward_joined(
+            ops, b, w.layers, d, s, p, styles.layers, styles.final, final, w.action_out.dtype, attn=attn, rows=rows, stream=stream
+        )
+    else:
+        expert_forward(ops, b, w.layers, d, s, p, styles.layers, attn=attn, rows=rows, stream=stream)
+        ops.ada_rms_norm(b.h, styles.final, final, 0, rows, d.width, d.rms_eps, p.wide, w.action_out.dtype, stream)
     linear(
         ops, final, w.action_out, actions, rows, Epilogue.BIAS_RESIDUAL,
         res=actions, res_dtype=F32, out_dtype=F32, stream=stream,

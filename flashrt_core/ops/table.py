@@ -220,10 +220,66 @@ _OPS = (
         _TOL,
     ),
     Op(
+        "gemm_qkv_rope",
+        "`gemm` without an epilogue and `qkv_rope` as one call, for up to 64 rows: q, k, v = the parts of a @ w^T * a_scale * "
+        "w_scale, Q and K turned before they are rounded. On GPUs of SM90 only.",
+        (
+            Ptr("a", "a_dtype", ("M", "K")),
+            Ptr("w", "a_dtype", (Size("(H+2*KVH)*HD", lambda d: (d["H"] + 2 * d["KVH"]) * d["HD"]), "K")),
+            Ptr("rope", F32, ("rows", "HD")),
+            Ptr("pos0", I32, (1,), optional=True, align=4),
+            Ptr("q", BF16, ("M", Size("H*HD", lambda d: d["H"] * d["HD"])), "out"),
+            Ptr("k", BF16, ("rows", Size("KVH*HD", lambda d: d["KVH"] * d["HD"])), "out"),
+            Ptr("v", BF16, ("rows", Size("KVH*HD", lambda d: d["KVH"] * d["HD"])), "out"),
+            _scale("a_scale", "a_dtype", SCALE_BYTES),
+            _scale("w_scale", "a_dtype", SCALE_BYTES),
+            Dim("M", 1, 64, try_=(1, 4, 50)),
+            Dim("K", 128, 1 << 16, multiple=128, try_=(128, 384, 1280)),
+            Dim("H", 1, 256, try_=(1, 4)),
+            Dim("KVH", 1, 256, try_=(1, 2)),
+            Dim("HD", 64, 1024, multiple=64, try_=(64, 128)),
+            Dim("rows", 1, 1 << 20, try_=(50, 70)),
+            Code("a_dtype", (BF16, E4M3)),
+        ),
+        ref.gemm_qkv_rope,
+        (Rule("rows", "must hold the M rows", lambda d: d["rows"] >= d["M"]),),
+        _TOL,
+        flops=lambda d: 2 * d["M"] * (d["H"] + 2 * d["KVH"]) * d["HD"] * d["K"],
+    ),
+    Op(
+        "gemm_gate_norm",
+        "`gemm` with GATE_RESIDUAL and the `ada_rms_norm` behind it as one call, for up to 64 rows: out = res + gate * (a @ w^T * "
+        "a_scale * w_scale), normed = rms(out) * (1 + style[:N]) + style[N:2N] of `out` before it is rounded. `res` may be `out` "
+        "itself. On GPUs of SM90 only.",
+        (
+            Ptr("a", "a_dtype", ("M", "K")),
+            Ptr("w", "a_dtype", ("N", "K")),
+            Ptr("res", BF16, ("M", "N")),
+            Ptr("gate", F32, ("N",)),
+            Ptr("out", BF16, ("M", "N"), "out"),
+            Ptr("style", F32, (2, "N")),
+            Ptr("normed", "normed_dtype", ("M", "N"), "out"),
+            _scale("a_scale", "a_dtype", SCALE_BYTES),
+            _scale("w_scale", "a_dtype", SCALE_BYTES),
+            _scale("out_scale", "normed_dtype"),
+            Dim("M", 1, 64, try_=(1, 3, 17, 50)),
+            Dim("N", 64, 1024, multiple=64, try_=(64, 192, 1024)),
+            Dim("K", 128, 1 << 16, multiple=128, try_=(1024, 1152)),
+            Real("eps", 0.0, 1.0),
+            Code("a_dtype", (BF16, E4M3)),
+            Code("normed_dtype", (F32, BF16, E4M3)),
+        ),
+        ref.gemm_gate_norm,
+        (Rule("K", "must be at least 1024", lambda d: d["K"] >= 1024),),
+        _TOL | {F32: 2e-3},  # FP8 tensor cores add with about 13 bits
+        flops=lambda d: 2 * d["M"] * d["N"] * d["K"],
+    ),
+    Op(
         "attention",
         "softmax(q k^T * scale) v per batch and head, no causal mask. Keys: all KV rows, or *kv_len + kv_extra when kv_len "
         "is given (at most KV; the valid length is data, the shape is fixed). Strides are in elements between rows; the "
-        "batch stride is rows * stride. Heads of q share kv heads in groups of H / KVH.",
+        "batch stride is rows * stride. Heads of q share kv heads in groups of H / KVH. With kv_extra > 0 a GPU may read *kv_len "
+        "and the rows before it while the kernel in front still runs: that one must not write them.",
         (
             Ptr("q", "dtype", ("B", "M", "q_stride")),
             Ptr("k", "dtype", ("B", "KV", "kv_stride")),

@@ -73,7 +73,9 @@ def test_what_is_not_compiled_says_so() -> None:
         (2, 256, 256, None, 0, 16, 16, 72), (3, 64, 64, None, 0, 2, 2, 64), (1, 560, 570, 531, 0, 8, 1, 256),
         (1, 10, 570, 531, 10, 8, 1, 256), (1, 50, 762, 700, 50, 8, 1, 256), (1, 10, 570, 1, 10, 8, 1, 256),
         (1, 10, 138, 90, 10, 4, 1, 64), (1, 6, 70, 33, 6, 2, 1, 16), (1, 1, 65, None, 0, 4, 2, 32),
-        (1, 10, 570, 9999, 10, 8, 1, 256), (1, 10, 570, -5, 0, 8, 1, 256),
+        (1, 10, 570, 9999, 10, 8, 1, 256), (1, 10, 570, -5, 0, 8, 1, 256), (1, 50, 610, 560, 50, 8, 1, 256),
+        (1, 50, 610, 9999, 50, 8, 1, 256), (1, 50, 610, 1, 50, 8, 1, 256), (1, 50, 610, None, 0, 8, 1, 256),
+        (1, 17, 1024, 333, 17, 8, 1, 256), (1, 64, 640, -70, 64, 8, 1, 256),
     ],
 )  # fmt: skip
 def test_attention_at_pipeline_shapes(B, M, KV, valid, extra, H, KVH, HD, out_dtype) -> None:
@@ -113,7 +115,8 @@ def test_attention_at_pipeline_shapes(B, M, KV, valid, extra, H, KVH, HD, out_dt
         (512, 3456, 1152, Epilogue.BIAS), (512, 4304, 1152, Epilogue.BIAS_GELU), (512, 1152, 4304, Epilogue.BIAS_RESIDUAL),
         (560, 2048, 2048, Epilogue.RESIDUAL), (560, 1024, 2048, Epilogue.GEGLU), (10, 2560, 1024, Epilogue.NONE),
         (10, 1024, 4096, Epilogue.GATE_RESIDUAL), (10, 4096, 1024, Epilogue.GEGLU), (10, 32, 1024, Epilogue.BIAS_RESIDUAL),
-        (512, 1152, 592, Epilogue.BIAS_RESIDUAL), (7, 40, 48, Epilogue.BIAS_GELU),
+        (512, 1152, 592, Epilogue.BIAS_RESIDUAL), (7, 40, 48, Epilogue.BIAS_GELU), (50, 4096, 1024, Epilogue.GEGLU),
+        (17, 32, 128, Epilogue.GEGLU), (64, 96, 4096, Epilogue.GEGLU),
     ],
 )  # fmt: skip
 def test_gemm_at_pipeline_shapes(M, N, K, epilogue, a_dtype) -> None:
