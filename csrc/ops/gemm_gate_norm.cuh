@@ -29,11 +29,9 @@ static __device__ unsigned mail[ROWS / 8][MAX_TILES][MAX_TILES][8];
 __device__ __forceinline__ void post(unsigned* to, unsigned v) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;\n" ::"l"(to), "r"(v) : "memory");
 }
-__device__ __forceinline__ unsigned fetch(unsigned* from) {
+__device__ __forceinline__ unsigned look(const unsigned* from) {
   unsigned v;
-  do asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];\n" : "=r"(v) : "l"(from) : "memory");
-  while (!v);
-  post(from, 0);
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];\n" : "=r"(v) : "l"(from) : "memory");
   return v;
 }
 
@@ -107,14 +105,22 @@ __global__ void __launch_bounds__(THREADS, 1)
       for (int i = 0; i < 8; ++i) y[i] += gate[i] * (x[i] * scale), square += y[i] * y[i];
     }
     square = sum8(square);
-    if (ends)
-      for (int other = threadIdx.x % 8; other < g.N / TILE; other += 8)
-        post(&mail[share][other][tile][row], __float_as_uint(square) | 0x80000000u);
+    // each of a row's eight threads tells two tiles and hears from them
+    const int tiles = g.N / TILE, near = threadIdx.x % 8, far = near + 8;
+    const bool first = ends && near < tiles, second = ends && far < tiles;
+    const unsigned own = __float_as_uint(square) | 0x80000000u;
+    if (first) post(&mail[share][near][tile][row], own);
+    if (second) post(&mail[share][far][tile][row], own);
     if (ends) store8(g.out + size_t(m) * g.N + n, y, 1.0f);
-    float total = 0;
-    if (ends)
-      for (int other = threadIdx.x % 8; other < g.N / TILE; other += 8)
-        total -= __uint_as_float(fetch(&mail[share][tile][other][row]));
+    unsigned *const from = &mail[share][tile][near][row], *const also = &mail[share][tile][far][row];
+    unsigned one_sum, two_sum;
+    do {
+      one_sum = first ? look(from) : 0x80000000u;
+      two_sum = second ? look(also) : 0x80000000u;
+    } while (!one_sum || !two_sum);
+    if (first) post(from, 0);
+    if (second) post(also, 0);
+    const float total = -__uint_as_float(one_sum) - __uint_as_float(two_sum);
     const float one = rsqrtf(sum8(total) / g.N + g.eps);
     if (!ends) return;
 #pragma unroll
