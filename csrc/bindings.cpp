@@ -53,6 +53,7 @@ PYBIND11_MODULE(_kernels, m) {
   op(m, "qkv_rope", frt_qkv_rope);
   op(m, "gemm_qkv_rope", frt_gemm_qkv_rope);
   op(m, "gemm_gate_norm", frt_gemm_gate_norm);
+  op(m, "action_step", frt_action_step);
   op(m, "attention", frt_attention);
   op(m, "avg_pool", frt_avg_pool);
   op(m, "amax", frt_amax);

@@ -69,8 +69,12 @@ int frt_gemm_qkv_rope(const void* a, const void* w, const float* rope, const int
 int frt_gemm_gate_norm(const void* a, const void* w, const void* res, const float* gate, void* out, const float* style,
                        void* normed, const float* a_scale, const float* w_scale, const float* out_scale, int M, int N, int K,
                        float eps, int a_dtype, int normed_dtype, cudaStream_t stream);
-/* Whether both and the gemm op's GEGLU take an expert of these sizes on the current device. */
-int frt_expert_rows_fit(int M, int D, int mlp, int H, int KVH, int HD, int act_dtype);
+/* What lies between two denoise steps: actions += final . out_w^T + out_b (leave), then h and its norm from the actions (enter). */
+int frt_action_step(const float* final, const float* out_w, const float* out_b, float* actions, const float* in_w,
+                    const float* in_b, void* h, const float* style, void* normed, const float* out_scale, int M, int D, int A,
+                    int leave, int enter, float eps, int normed_dtype, cudaStream_t stream);
+/* Whether these and the gemm op's GEGLU take an expert of these sizes (A: action values) on the current device. */
+int frt_expert_rows_fit(int M, int D, int mlp, int H, int KVH, int HD, int A, int act_dtype);
 /* With kv_extra > 0, *kv_len and the first *kv_len rows of k and v are read before the kernel in front has finished. */
 int frt_attention(const void* q, const void* k, const void* v, const int32_t* kv_len, void* out,
                   const float* out_scale, int B, int M, int KV, int kv_extra, int H, int KVH, int HD, int q_stride,

@@ -1,5 +1,6 @@
-// gemm_qkv_rope, gemm_gate_norm: the action expert's fused products for up to 64 rows.
+// gemm_qkv_rope, gemm_gate_norm, action_step: the action expert's fused products for up to 64 rows, and what lies between its steps.
 #include "../core/context.h"
+#include "../ops/action_step.cuh"
 #include "../ops/gemm_gate_norm.cuh"
 #include "../ops/gemm_rows.cuh"
 
@@ -88,9 +89,39 @@ extern "C" int frt_gemm_gate_norm(const void* a, const void* w, const void* res,
   return a_dtype == frt::E4M3 ? gate_norm<e4m3>(c, g, normed_dtype, stream) : gate_norm<bf16>(c, g, normed_dtype, stream);
 }
 
-extern "C" int frt_expert_rows_fit(int M, int D, int mlp, int H, int KVH, int HD, int act_dtype) {
+extern "C" int frt_action_step(const float* final, const float* out_w, const float* out_b, float* actions, const float* in_w,
+                               const float* in_b, void* h, const float* style, void* normed, const float* out_scale, int M, int D,
+                               int A, int leave, int enter, float eps, int normed_dtype, cudaStream_t stream) {
+  using Args = frt::ActionStepArgs;
+  frt::Check c("action_step", "M=%d, D=%d, A=%d, leave=%d, enter=%d, normed_dtype=%s", M, D, A, leave, enter,
+               frt::name_of(normed_dtype));
+  c.range("M", M, 1, 1 << 16);
+  c.range("D", D, 8, Args::max_width, 8);
+  c.range("A", A, 4, Args::max_actions, 4);
+  c.range("leave", leave, 0, 1);
+  c.range("enter", enter, 0, 1);
+  c.real("eps", eps, 0, 1);
+  c.code("normed_dtype", normed_dtype, OPERANDS | 1u << frt::F32);
+  c.ptr("final", final, leave);
+  c.ptr("out_w", out_w, leave);
+  c.ptr("out_b", out_b, leave, 4);
+  c.ptr("actions", actions);
+  c.ptr("in_w", in_w, enter);
+  c.ptr("in_b", in_b, enter);
+  c.ptr("h", h, enter);
+  c.ptr("style", style, enter);
+  c.ptr("normed", normed, enter);
+  c.ptr("out_scale", out_scale, enter && normed_dtype == frt::E4M3, 4);
+  if (c.rc) return c.rc;
+  const Args g{final, out_w, out_b, actions, in_w, in_b, static_cast<bf16*>(h), style, normed, out_scale, M, D, A, leave, enter, eps};
+  return frt::by_act(c, "normed_dtype", normed_dtype,
+                     [&](auto to) { return frt::action_step<typename decltype(to)::type>(g, stream); });
+}
+
+extern "C" int frt_expert_rows_fit(int M, int D, int mlp, int H, int KVH, int HD, int A, int act_dtype) {
   if (frt::context().sm != 90 || M < frt::tuning::gemm_rows.least_rows || M > frt::rows::ROWS || H < 1 || KVH < 1) return 0;
   if (D < 128 || D % 128 || D > frt::rows::MAX_TILES * frt::rows::TILE || HD < 64 || HD % 64) return 0;
+  if (A < 4 || A % 4 || A > frt::ActionStepArgs::max_actions) return 0;
   if (mlp < 1024 || mlp % 128 || H * HD < 1024 || H * HD % 128) return 0;
   return act_dtype == frt::E4M3 ? together<e4m3>(D, mlp, H * HD) : act_dtype == frt::BF16 && together<bf16>(D, mlp, H * HD);
 }

@@ -96,7 +96,8 @@ def expert_forward_joined(
     stream: int = 0,
 ) -> None:
     """`expert_forward` and the norm behind it (final [rows, D]) in five calls a layer: each norm is part of the call that ends the
-    branch before it, RoPE of the product that it turns. For up to 64 rows with `p.wide` BF16. `b.qkv` holds what a norm writes."""
+    branch before it, RoPE of the product that it turns. For up to 64 rows with `p.wide` BF16. `b.qkv` holds what a norm writes,
+    at first what the attention's norm of the first layer made of h."""
     gate_offset, norms = 2 * d.width * 4, b.qkv
 
     def close(x: int, lin: Linear, x_scale: int, style: int, next_style: int, out: int, out_scale: int, dtype: DType) -> None:
@@ -106,7 +107,6 @@ def expert_forward_joined(
             M=rows, N=lin.n, K=lin.k, eps=d.rms_eps, a_dtype=p.act, normed_dtype=dtype, stream=stream,
         )  # fmt: skip
 
-    ops.ada_rms_norm(b.h, styles[0][0], norms, s.layers[0][0], rows, d.width, d.rms_eps, p.wide, p.act, stream)
     for i, (layer, (s_qkv, s_o, s_gu, s_down), (style_a, style_m)) in enumerate(zip(w, s.layers, styles, strict=True)):
         ops.gemm_qkv_rope(
             a=norms, w=layer.qkv.w, rope=b.rope, pos0=b.prefix_len, q=b.q, k=b.k[i], v=b.v[i],

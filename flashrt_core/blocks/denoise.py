@@ -43,24 +43,53 @@ def denoise_step(
     *,
     attn: Any,
     rows: int,
-    joined: bool = False,
     stream: int = 0,
 ) -> None:
     """actions [rows, action_dim] fp32 <- actions + dt * v(actions, t). final [rows, D] is a scratch buffer (fp32: the action
-    projections are fp32 in every plan, so that the actions are never rounded on their way). joined: five calls a layer instead of
-    eight, where the machine has them (`expert_forward_joined`).
+    projections are fp32 in every plan, so that the actions are never rounded on their way).
 
     x_{t+dt} = x_t + dt v, accumulated in fp32 (openpi models_pytorch/pi0_pytorch.py sample_actions).
     """
     linear(ops, actions, w.action_in, b.h, rows, Epilogue.BIAS, out_dtype=p.wide, stream=stream)
-    if joined:
-        expert_forward_joined(
-            ops, b, w.layers, d, s, p, styles.layers, styles.final, final, w.action_out.dtype, attn=attn, rows=rows, stream=stream
-        )
-    else:
-        expert_forward(ops, b, w.layers, d, s, p, styles.layers, attn=attn, rows=rows, stream=stream)
-        ops.ada_rms_norm(b.h, styles.final, final, 0, rows, d.width, d.rms_eps, p.wide, w.action_out.dtype, stream)
+    expert_forward(ops, b, w.layers, d, s, p, styles.layers, attn=attn, rows=rows, stream=stream)
+    ops.ada_rms_norm(b.h, styles.final, final, 0, rows, d.width, d.rms_eps, p.wide, w.action_out.dtype, stream)
     linear(
         ops, final, w.action_out, actions, rows, Epilogue.BIAS_RESIDUAL,
         res=actions, res_dtype=F32, out_dtype=F32, stream=stream,
     )  # fmt: skip
+
+
+def denoise_joined(
+    ops: Any,
+    b: ExpertBuffers,
+    actions: int,
+    final: int,
+    w: DenoiseWeights,
+    d: Any,
+    sites: Sequence[ExpertSites],
+    p: Precision,
+    styles: Sequence[StepStyles],
+    *,
+    attn: Any,
+    rows: int,
+    stream: int = 0,
+) -> None:
+    """All of `denoise_step`'s steps in five calls a layer and one between steps, where the machine has them
+    (`expert_forward_joined`). sites, styles: of every step."""
+
+    def between(leave: bool, step: int) -> None:
+        enter = step < len(sites)
+        ops.action_step(
+            final=final if leave else 0, out_w=w.action_out.w, out_b=w.action_out.bias, actions=actions,
+            in_w=w.action_in.w, in_b=w.action_in.bias, h=b.h if enter else 0,
+            style=styles[step].layers[0][0] if enter else 0, normed=b.qkv if enter else 0,
+            out_scale=sites[step].layers[0][0] if enter else 0, M=rows, D=d.width, A=w.action_in.k,
+            leave=int(leave), enter=int(enter), eps=d.rms_eps, normed_dtype=p.act, stream=stream,
+        )  # fmt: skip
+
+    between(False, 0)
+    for step, (site, style) in enumerate(zip(sites, styles, strict=True)):
+        expert_forward_joined(
+            ops, b, w.layers, d, site, p, style.layers, style.final, final, w.action_out.dtype, attn=attn, rows=rows, stream=stream
+        )
+        between(True, step + 1)

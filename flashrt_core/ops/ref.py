@@ -131,6 +131,19 @@ def gemm_gate_norm(
     return {"out": out, "normed": ada_rms_norm(out, style, eps=eps)}
 
 
+def action_step(
+    final: Array | None, out_w: Array | None, out_b: Array | None, actions: Array, in_w: Array | None, in_b: Array | None,
+    style: Array | None, out_scale: Array | None = None, *, leave: int, enter: int, eps: float, **_: object,
+) -> dict[str, Array]:  # fmt: skip
+    """The actions after the call; `h` and `normed` where it enters a step."""
+    if leave:
+        actions = gemm(final, out_w, out_b, actions, None, None, None, N=len(out_w), epilogue=4)
+    if not enter:
+        return {"actions": actions}
+    h = gemm(actions, in_w, in_b, None, None, None, None, N=len(in_w), epilogue=1)
+    return {"actions": actions, "h": h, "normed": ada_rms_norm(h, style, eps=eps)}
+
+
 def attention(
     q: Array, k: Array, v: Array, kv_len: Array | None, *, B: int, M: int, KV: int, kv_extra: int, H: int, KVH: int,
     HD: int, scale: float, **_: object,

@@ -275,6 +275,34 @@ _OPS = (
         flops=lambda d: 2 * d["M"] * d["N"] * d["K"],
     ),
     Op(
+        "action_step",
+        "What lies between two denoise steps. leave 1: actions += final @ out_w^T + out_b. enter 1: h = actions @ in_w^T + in_b, "
+        "normed = rms(h) * (1 + style[:D]) + style[D:2D] of `h` before it is rounded. On GPUs of SM90 only.",
+        (
+            Ptr("final", F32, ("M", "D"), needed=lambda d: d["leave"] == 1),
+            Ptr("out_w", F32, ("A", "D"), needed=lambda d: d["leave"] == 1),
+            Ptr("out_b", F32, ("A",), needed=lambda d: d["leave"] == 1, align=4),
+            Ptr("actions", F32, ("M", "A"), "inout"),
+            Ptr("in_w", F32, ("D", "A"), needed=lambda d: d["enter"] == 1),
+            Ptr("in_b", F32, ("D",), needed=lambda d: d["enter"] == 1),
+            Ptr("h", BF16, ("M", "D"), "out", needed=lambda d: d["enter"] == 1),
+            Ptr("style", F32, (2, "D"), needed=lambda d: d["enter"] == 1),
+            Ptr("normed", "normed_dtype", ("M", "D"), "out", needed=lambda d: d["enter"] == 1),
+            Ptr("out_scale", F32, (1,), needed=lambda d: d["enter"] == 1 and d["normed_dtype"] == E4M3, align=4),
+            Dim("M", 1, 1 << 16, try_=(1, 17, 50)),
+            Dim("D", 8, 1024, multiple=8, try_=(8, 200, 1024)),
+            Dim("A", 4, 64, multiple=4, try_=(4, 32, 64)),
+            Dim("leave", 0, 1, try_=(0, 1)),
+            Dim("enter", 0, 1, try_=(0, 1)),
+            Real("eps", 0.0, 1.0),
+            Code("normed_dtype", (F32, BF16, E4M3)),
+        ),
+        ref.action_step,
+        (),
+        _TOL,
+        flops=lambda d: 2 * d["M"] * d["D"] * d["A"] * (d["leave"] + d["enter"]),
+    ),
+    Op(
         "attention",
         "softmax(q k^T * scale) v per batch and head, no causal mask. Keys: all KV rows, or *kv_len + kv_extra when kv_len "
         "is given (at most KV; the valid length is data, the shape is fixed). Strides are in elements between rows; the "

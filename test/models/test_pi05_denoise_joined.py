@@ -17,7 +17,7 @@ from support.programs import as_float_images, calibrated_program, cosine, progra
 from support.sizes import FULL_WIDTH
 
 from flashrt_core.blocks.adarms import ExpertBuffers, ExpertLayer, ExpertSites
-from flashrt_core.blocks.denoise import DenoiseWeights, StepStyles, denoise_step
+from flashrt_core.blocks.denoise import DenoiseWeights, StepStyles, denoise_joined
 from flashrt_core.blocks.linear import Linear
 from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP32, Plan
 from flashrt_core.frontends.calibrate import measure_scales
@@ -88,7 +88,7 @@ def test_replays_are_equal(precision: str) -> None:
         p.write(inputs.images, inputs.ids, inputs.noise)
         assert np.array_equal(p.replay(Variant.CACHED if i else Variant.FULL_U8), want), f"replay {i} differs"
     d = p.dims
-    assert p.graph.captured(Variant.CACHED).nodes <= d.num_steps * (5 * d.expert.num_layers + 5)
+    assert p.graph.captured(Variant.CACHED).nodes <= d.num_steps * (5 * d.expert.num_layers + 1) + 1
 
 
 @pytest.mark.gpu
@@ -137,9 +137,11 @@ def test_five_calls_a_layer() -> None:
     attn._ops, attn.slots, attn.check_run = ops, {"decoder": slot}, lambda site, layer, q_seq, kv_seq: (spec, kv_seq)
     w = DenoiseWeights(Linear(0xB000, 1024, 32, F32, 0xB100), [ExpertLayer(**lin)] * layers, Linear(0xB200, 32, 1024, F32, 0xB300))
     sites, styles = ExpertSites([(0x10, 0x20, 0x30, 0x40)] * layers), StepStyles([(0x100, 0x200)] * layers, 0x300)
-    denoise_step(ops, b, 0xC000, 0xD000, w, d, sites, FP8_PER_STEP, styles, attn=attn, rows=rows, joined=True)
+    denoise_joined(ops, b, 0xC000, 0xD000, w, d, [sites] * 2, FP8_PER_STEP, [styles] * 2, attn=attn, rows=rows)
     layer = ["gemm_qkv_rope", "attention", "gemm_gate_norm", "gemm", "gemm_gate_norm"]
-    assert [name for name, _ in ops.launches] == ["gemm", "ada_rms_norm", *layer * layers, "gemm"]
+    assert [name for name, _ in ops.launches] == ["action_step", *[*layer * layers, "action_step"] * 2]
+    between = [(v["leave"], v["enter"]) for name, v in ops.launches if name == "action_step"]
+    assert between == [(0, 1), (1, 1), (1, 0)]
     ends = [v for name, v in ops.launches if name == "gemm_gate_norm"]
     assert [(v["style"], v["gate"], v["normed"], v["normed_dtype"], v["out_scale"]) for v in ends[-3:]] == [
         (0x100, 0x200 + 8192, b.qkv, E4M3, 0x10), (0x200, 0x100 + 8192, b.qkv, E4M3, 0x30),

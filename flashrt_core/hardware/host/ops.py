@@ -231,6 +231,23 @@ def _gemm_gate_norm(v: View) -> Bound:
     return run
 
 
+def _action_step(v: View) -> Bound:
+    final, out_w, out_b, actions, in_w, in_b, h, style = (
+        v.t(n) for n in ("final", "out_w", "out_b", "actions", "in_w", "in_b", "h", "style")
+    )
+    write, D, eps = _writer(v, "normed") if v.enter else None, v.D, v.eps
+
+    def run() -> None:
+        if final is not None:
+            actions.add_(torch.addmm(out_b, final, out_w.t()))
+        if write:
+            x = torch.addmm(in_b, actions, in_w.t())
+            h.copy_(x)
+            write(torch.addcmul(style[1], F.rms_norm(x, (D,), None, eps), 1 + style[0]))
+
+    return run
+
+
 def _qkv_rope(v: View) -> Bound:
     qkv, turn = v.t("qkv"), _turned(v)
     return lambda: turn(qkv)
@@ -307,6 +324,7 @@ _IMPL: dict[str, Callable[[View], Bound]] = {
     "qkv_rope": _qkv_rope,
     "gemm_qkv_rope": _gemm_qkv_rope,
     "gemm_gate_norm": _gemm_gate_norm,
+    "action_step": _action_step,
     "attention": _attention,
     "avg_pool": _avg_pool,
     "amax": _amax,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...blocks.denoise import denoise_step
+from ...blocks import denoise as blocks
 from ...blocks.plan import BF16_STAGE, FP8_PER_STEP, FP8_STATIC, FP8_VISION, Plan
 from ...hardware.hopper import denoise_loop as loop
 from ...types import BF16
@@ -34,12 +34,11 @@ def denoise_at_once(
 def denoise_joined(
     ops: Any, b: Pi05Buffers, w: Pi05Weights, dims: Pi05Dims, s: Pi05Sites, plan: Plan, *, attn: Any, stream: int = 0
 ) -> None:
-    """`denoise` with five calls a layer instead of eight."""
-    for step in range(dims.num_steps):
-        denoise_step(
-            ops, b.dec, b.actions, b.final, w.dec, dims.expert, s.dec[step], plan.decoder, w.styles[step],
-            attn=attn, rows=dims.horizon, joined=True, stream=stream,
-        )  # fmt: skip
+    """`denoise` with five calls a layer instead of eight, and one between steps."""
+    blocks.denoise_joined(
+        ops, b.dec, b.actions, b.final, w.dec, dims.expert, s.dec, plan.decoder, w.styles,
+        attn=attn, rows=dims.horizon, stream=stream,
+    )  # fmt: skip
 
 
 def plan_denoise(machine: Any, dims: Pi05Dims, plan: Plan) -> Callable[..., None]:
@@ -50,5 +49,5 @@ def plan_denoise(machine: Any, dims: Pi05Dims, plan: Plan) -> Callable[..., None
     )
     if fits:
         return denoise_at_once
-    sizes = (dims.horizon, e.width, e.mlp_dim, e.num_heads, e.num_kv_heads, e.head_dim)
+    sizes = (dims.horizon, e.width, e.mlp_dim, e.num_heads, e.num_kv_heads, e.head_dim, dims.action_dim)
     return denoise_joined if p.wide == BF16 and machine.ops.kernels.expert_rows_fit(*sizes, int(p.act)) else denoise
