@@ -51,6 +51,9 @@ PYBIND11_MODULE(_kernels, m) {
   op(m, "gemm", frt_gemm);
   op(m, "gemm_tune", frt_gemm_tune);
   op(m, "qkv_rope", frt_qkv_rope);
+  op(m, "gemm_qkv_rope", frt_gemm_qkv_rope);
+  op(m, "gemm_gate_norm", frt_gemm_gate_norm);
+  op(m, "action_step", frt_action_step);
   op(m, "attention", frt_attention);
   op(m, "avg_pool", frt_avg_pool);
   op(m, "amax", frt_amax);
@@ -73,6 +76,7 @@ PYBIND11_MODULE(_kernels, m) {
   m.def("blas_version", frt_blas_version);
   op(m, "act_as", frt_act_as);
   m.def("attention_scratch", frt_attention_scratch);
+  m.def("expert_rows_fit", frt_expert_rows_fit);
   m.def("denoise_loop_fits", frt_denoise_loop_fits);
   m.def("denoise_loop_scratch", frt_denoise_loop_scratch);
 }

@@ -42,7 +42,7 @@ size_t frt_attention_scratch(int B, int M, int KV, int H, int KVH, int HD, int d
 int frt_gemm_tune(const void* a, const void* w, const float* bias, const void* res, const float* gate, void* out,
                   const float* a_scale, const float* w_scale, const float* out_scale, int M, int N, int K, int epilogue,
                   int a_dtype, int res_dtype, int out_dtype, int candidates, cudaStream_t stream);
-/* How a shape is run, as text: "few rows, fused", "tiles 128x64, fused", "cublasLt fused", "cublasLt + epilogue",
+/* How a shape is run, as text: "up to 64 rows, fused", "few rows, fused", "tiles 128x64, fused", "cublasLt fused", "cublasLt + epilogue",
  * "plain + epilogue". Valid until the next call. */
 const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
 
@@ -62,6 +62,20 @@ int frt_gemm(const void* a, const void* w, const float* bias, const void* res, c
              int a_dtype, int res_dtype, int out_dtype, cudaStream_t stream);
 int frt_qkv_rope(const void* qkv, const float* rope, const int32_t* pos0, void* q, void* k, void* v, int M, int H,
                  int KVH, int HD, int rows, int dtype, cudaStream_t stream);
+/* The action expert's fused products for up to 64 rows (SM90). gemm_gate_norm's blocks wait for one another. */
+int frt_gemm_qkv_rope(const void* a, const void* w, const float* rope, const int32_t* pos0, void* q, void* k, void* v,
+                      const float* a_scale, const float* w_scale, int M, int K, int H, int KVH, int HD, int rows, int a_dtype,
+                      cudaStream_t stream);
+int frt_gemm_gate_norm(const void* a, const void* w, const void* res, const float* gate, void* out, const float* style,
+                       void* normed, const float* a_scale, const float* w_scale, const float* out_scale, int M, int N, int K,
+                       float eps, int a_dtype, int normed_dtype, cudaStream_t stream);
+/* What lies between two denoise steps: actions += final . out_w^T + out_b (leave), then h and its norm from the actions (enter). */
+int frt_action_step(const float* final, const float* out_w, const float* out_b, float* actions, const float* in_w,
+                    const float* in_b, void* h, const float* style, void* normed, const float* out_scale, int M, int D, int A,
+                    int leave, int enter, float eps, int normed_dtype, cudaStream_t stream);
+/* Whether these and the gemm op's GEGLU take an expert of these sizes (A: action values) on the current device. */
+int frt_expert_rows_fit(int M, int D, int mlp, int H, int KVH, int HD, int A, int act_dtype);
+/* With kv_extra > 0, *kv_len and the first *kv_len rows of k and v are read before the kernel in front has finished. */
 int frt_attention(const void* q, const void* k, const void* v, const int32_t* kv_len, void* out,
                   const float* out_scale, int B, int M, int KV, int kv_extra, int H, int KVH, int HD, int q_stride,
                   int kv_stride, float scale, int dtype, int out_dtype, cudaStream_t stream);

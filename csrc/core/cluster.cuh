@@ -27,6 +27,7 @@ __device__ __forceinline__ void send16(unsigned to, unsigned bar, unsigned a, un
                "r"(bar), "r"(a), "r"(b), "r"(c), "r"(d)
                : "memory");
 }
+__device__ __forceinline__ void send16(unsigned to, unsigned bar, const uint4& v) { send16(to, bar, v.x, v.y, v.z, v.w); }
 __device__ __forceinline__ void send4(unsigned to, unsigned bar, float x) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %2, [%1];\n" ::"r"(to), "r"(bar),
                "r"(__float_as_uint(x))

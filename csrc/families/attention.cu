@@ -1,7 +1,8 @@
-// attention: BF16 tensor cores for head sizes up to 80 and for 256, with a kernel each for the vision tower's and the prefix's
-// shapes; the plain kernel for everything else.
+// attention: BF16 tensor cores for head sizes up to 80 and for 256, with a kernel each for the vision tower's, the prefix's and the
+// action expert's shapes; the plain kernel for everything else.
 #include "../core/context.h"
 #include "../ops/attention_mma.cuh"
+#include "../ops/attention_rows.cuh"
 #include "../ops/attention_wgmma.cuh"
 #include "../ops/attention_tower.cuh"
 
@@ -12,11 +13,13 @@ bool on_tensor_cores(int HD, int dtype, int out_dtype) {
   return dtype == frt::BF16 && (out_dtype == frt::BF16 || out_dtype == frt::E4M3) && (HD <= 80 || HD == 256);
 }
 
-enum class Kernel { TOWER, WGMMA, SPLIT };
+enum class Kernel { TOWER, WGMMA, ROWS, SPLIT };
 
 Kernel kernel_of(const frt::AttentionArgs& a) {
   const int sm = frt::context().sm;
-  return frt::tower_takes(a, sm) ? Kernel::TOWER : frt::wgmma_takes(a, sm) ? Kernel::WGMMA : Kernel::SPLIT;
+  if (frt::tower_takes(a, sm)) return Kernel::TOWER;
+  if (frt::wgmma_takes(a, sm)) return Kernel::WGMMA;
+  return frt::attention_rows_takes(a, sm) ? Kernel::ROWS : Kernel::SPLIT;
 }
 
 template <class Out>
@@ -27,6 +30,7 @@ int run_mma(const frt::Check& c, const frt::AttentionArgs& a, const void* q, con
   const Kernel kernel = kernel_of(a);
   if (kernel == Kernel::TOWER) return frt::attention_tower(c, a, qs, ks, vs, out, stream);
   if (kernel == Kernel::WGMMA) return frt::attention_wgmma(c, a, qs, ks, vs, out, stream);
+  if (kernel == Kernel::ROWS) return frt::attention_rows(c, a, qs, ks, vs, out, stream);
   const auto split = frt::attention_split(a.B, a.M, a.KV, a.H, a.KVH, a.HD, frt::context().sm_count);
   auto* parts = static_cast<float*>(split.scratch ? frt::scratch(c, split.scratch) : nullptr);
   if (split.scratch && !parts) return FRT_BAD_ARGUMENT;

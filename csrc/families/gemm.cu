@@ -4,6 +4,7 @@
 #include "../gemm/tiles.h"
 #include "../ops/gemm_epilogue.cuh"
 #include "../ops/gemm_plain.cuh"
+#include "../ops/gemm_rows.cuh"
 #include "../ops/gemm_skinny.cuh"
 #include "../tuning/gemm_tiles.h"
 
@@ -59,9 +60,20 @@ int skinny(frt::Check& c, const GemmArgs& g, cudaStream_t stream) {
   });
 }
 
+bool ours(const GemmArgs& g) {
+  return frt::rows_take(g, frt::context().sm) || frt::skinny_fits(g, frt::context().sm) || frt::tile_of(g) >= 0;
+}
+
+int run_rows(frt::Check& c, const GemmArgs& g, cudaStream_t stream) {
+  if (g.a_dtype == frt::BF16) return frt::gemm_rows_geglu<frt::bf16, frt::bf16>(c, g, stream);
+  return g.out_dtype == frt::BF16 ? frt::gemm_rows_geglu<frt::e4m3, frt::bf16>(c, g, stream)
+                                  : frt::gemm_rows_geglu<frt::e4m3, frt::e4m3>(c, g, stream);
+}
+
 int run(const GemmArgs& g, cudaStream_t stream) {
   frt::Check c = check(g);
   if (c.rc) return c.rc;
+  if (frt::rows_take(g, frt::context().sm)) return run_rows(c, g, stream);
   if (frt::skinny_fits(g, frt::context().sm)) return skinny(c, g, stream);
   if (const int tile = frt::tile_of(g); tile >= 0) return frt::run_tile(c, g, tile, stream);
   frt::LtPlan* plan = frt::lt_plan(c, g);
@@ -90,8 +102,7 @@ GemmArgs shape_of(int M, int N, int K, int epilogue, int a_dtype, int res_dtype,
 // The library's plan of a shape; null for one that it does not run.
 frt::LtPlan* plan_of(const GemmArgs& g) {
   frt::Check c("gemm", "M=%d, N=%d, K=%d, epilogue=%d", g.M, g.N, g.K, g.epilogue);
-  if (g.a_dtype == frt::F16 || g.out_dtype == frt::F16 || frt::skinny_fits(g, frt::context().sm) || frt::tile_of(g) >= 0)
-    return nullptr;
+  if (g.a_dtype == frt::F16 || g.out_dtype == frt::F16 || ours(g)) return nullptr;
   return frt::lt_plan(c, g);
 }
 
@@ -112,7 +123,7 @@ extern "C" int frt_gemm_tune(const void* a, const void* w, const float* bias, co
   const GemmArgs g{a,       w,         bias,      res, gate, out, a_scale,  w_scale, out_scale,
                    M,       N,         K,         epilogue, a_dtype, res_dtype, out_dtype};
   frt::Check c = check(g);
-  if (c.rc || frt::skinny_fits(g, frt::context().sm) || frt::tile_of(g) >= 0) return c.rc;
+  if (c.rc || ours(g)) return c.rc;
   frt::LtPlan* plan = frt::lt_plan(c, g);
   return plan ? frt::lt_tune(c, *plan, g, candidates, stream) : FRT_BAD_ARGUMENT;
 }
@@ -124,6 +135,7 @@ extern "C" size_t frt_gemm_scratch(int M, int N, int K, int epilogue, int a_dtyp
 
 extern "C" const char* frt_gemm_route(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype) {
   const GemmArgs g = shape_of(M, N, K, epilogue, a_dtype, res_dtype, out_dtype);
+  if (frt::rows_take(g, frt::context().sm)) return "up to 64 rows, fused";
   if (frt::skinny_fits(g, frt::context().sm)) return "few rows, fused";
   if (const int tile = frt::tile_of(g); tile >= 0) {
     const frt::tuning::Tile& t = frt::tuning::gemm_tiles[tile];

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..ops.table import Epilogue
 from ..types import F32
-from .adarms import ExpertBuffers, ExpertLayer, ExpertSites, expert_forward
+from .adarms import ExpertBuffers, ExpertLayer, ExpertSites, expert_forward, expert_forward_joined
 from .linear import Linear, linear
 from .plan import Precision
 
@@ -57,3 +57,39 @@ def denoise_step(
         ops, final, w.action_out, actions, rows, Epilogue.BIAS_RESIDUAL,
         res=actions, res_dtype=F32, out_dtype=F32, stream=stream,
     )  # fmt: skip
+
+
+def denoise_joined(
+    ops: Any,
+    b: ExpertBuffers,
+    actions: int,
+    final: int,
+    w: DenoiseWeights,
+    d: Any,
+    sites: Sequence[ExpertSites],
+    p: Precision,
+    styles: Sequence[StepStyles],
+    *,
+    attn: Any,
+    rows: int,
+    stream: int = 0,
+) -> None:
+    """All of `denoise_step`'s steps in five calls a layer and one between steps, where the machine has them
+    (`expert_forward_joined`). sites, styles: of every step."""
+
+    def between(leave: bool, step: int) -> None:
+        enter = step < len(sites)
+        ops.action_step(
+            final=final if leave else 0, out_w=w.action_out.w, out_b=w.action_out.bias, actions=actions,
+            in_w=w.action_in.w, in_b=w.action_in.bias, h=b.h if enter else 0,
+            style=styles[step].layers[0][0] if enter else 0, normed=b.qkv if enter else 0,
+            out_scale=sites[step].layers[0][0] if enter else 0, M=rows, D=d.width, A=w.action_in.k,
+            leave=int(leave), enter=int(enter), eps=d.rms_eps, normed_dtype=p.act, stream=stream,
+        )  # fmt: skip
+
+    between(False, 0)
+    for step, (site, style) in enumerate(zip(sites, styles, strict=True)):
+        expert_forward_joined(
+            ops, b, w.layers, d, site, p, style.layers, style.final, final, w.action_out.dtype, attn=attn, rows=rows, stream=stream
+        )
+        between(True, step + 1)

@@ -114,6 +114,36 @@ def qkv_rope(
     }
 
 
+def gemm_qkv_rope(
+    a: Array, w: Array, rope: Array, pos0: Array | None, a_scale: Array | None, w_scale: Array | None, **sizes: int
+) -> dict[str, Array]:
+    """What `qkv_rope` writes of the product."""
+    qkv = gemm(a, w, None, None, None, a_scale, w_scale, N=len(w), epilogue=0)
+    return qkv_rope(qkv, rope, pos0, **sizes)
+
+
+def gemm_gate_norm(
+    a: Array, w: Array, res: Array, gate: Array, style: Array, a_scale: Array | None, w_scale: Array | None,
+    out_scale: Array | None = None, *, N: int, eps: float, **_: object,
+) -> dict[str, Array]:  # fmt: skip
+    """`out`, and `normed` of it."""
+    out = gemm(a, w, None, res, gate, a_scale, w_scale, N=N, epilogue=5)
+    return {"out": out, "normed": ada_rms_norm(out, style, eps=eps)}
+
+
+def action_step(
+    final: Array | None, out_w: Array | None, out_b: Array | None, actions: Array, in_w: Array | None, in_b: Array | None,
+    style: Array | None, out_scale: Array | None = None, *, leave: int, enter: int, eps: float, **_: object,
+) -> dict[str, Array]:  # fmt: skip
+    """The actions after the call; `h` and `normed` where it enters a step."""
+    if leave:
+        actions = gemm(final, out_w, out_b, actions, None, None, None, N=len(out_w), epilogue=4)
+    if not enter:
+        return {"actions": actions}
+    h = gemm(actions, in_w, in_b, None, None, None, None, N=len(in_w), epilogue=1)
+    return {"actions": actions, "h": h, "normed": ada_rms_norm(h, style, eps=eps)}
+
+
 def attention(
     q: Array, k: Array, v: Array, kv_len: Array | None, *, B: int, M: int, KV: int, kv_extra: int, H: int, KVH: int,
     HD: int, scale: float, **_: object,

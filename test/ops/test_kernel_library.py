@@ -77,6 +77,8 @@ def test_what_is_not_compiled_says_so() -> None:
         (2, 100, 130, None, 0, 16, 16, 72), (2, 256, 256, 90, 0, 16, 16, 72), (1, 128, 256, 129, 0, 16, 16, 72),
         (1, 160, 180, 170, 0, 8, 1, 256), (1, 304, 314, 150, 0, 8, 1, 256), (1, 712, 712, 650, 0, 8, 1, 256),
         (1, 816, 826, None, 0, 8, 1, 256), (1, 130, 1152, 1000, 0, 8, 1, 256), (1, 130, 1160, 1155, 0, 8, 1, 256),
+        (1, 50, 610, 560, 50, 8, 1, 256), (1, 50, 610, 9999, 50, 8, 1, 256), (1, 50, 610, 1, 50, 8, 1, 256),
+        (1, 50, 610, None, 0, 8, 1, 256), (1, 17, 1024, 333, 17, 8, 1, 256), (1, 64, 640, -70, 64, 8, 1, 256),
     ],
 )  # fmt: skip
 def test_attention_at_pipeline_shapes(B, M, KV, valid, extra, H, KVH, HD, out_dtype) -> None:
@@ -116,7 +118,8 @@ def test_attention_at_pipeline_shapes(B, M, KV, valid, extra, H, KVH, HD, out_dt
         (512, 3456, 1152, Epilogue.BIAS), (512, 4304, 1152, Epilogue.BIAS_GELU), (512, 1152, 4304, Epilogue.BIAS_RESIDUAL),
         (560, 2048, 2048, Epilogue.RESIDUAL), (560, 1024, 2048, Epilogue.GEGLU), (10, 2560, 1024, Epilogue.NONE),
         (10, 1024, 4096, Epilogue.GATE_RESIDUAL), (10, 4096, 1024, Epilogue.GEGLU), (10, 32, 1024, Epilogue.BIAS_RESIDUAL),
-        (512, 1152, 592, Epilogue.BIAS_RESIDUAL), (7, 40, 48, Epilogue.BIAS_GELU),
+        (512, 1152, 592, Epilogue.BIAS_RESIDUAL), (7, 40, 48, Epilogue.BIAS_GELU), (50, 4096, 1024, Epilogue.GEGLU),
+        (17, 32, 128, Epilogue.GEGLU), (64, 96, 4096, Epilogue.GEGLU),
     ],
 )  # fmt: skip
 def test_gemm_at_pipeline_shapes(M, N, K, epilogue, a_dtype) -> None:

@@ -101,7 +101,7 @@ def _written(case: Case, name: str, like: np.ndarray) -> np.ndarray:
     t = case.tensors[name].float()
     if case.tensors[name].dtype == torch.float8_e4m3fn:
         t = t * case.tensors["out_scale"]
-    if case.op.name == "qkv_rope" and name in ("k", "v"):
+    if case.op.name in ("qkv_rope", "gemm_qkv_rope") and name in ("k", "v"):
         start = int(case.tensors["pos0"]) if case.values["pos0"] else 0
         t = t[start : start + case.values["M"]]
     return t.cpu().numpy().reshape(like.shape)
@@ -198,6 +198,8 @@ def test_each_relation_rule_can_fail(name: str) -> None:
         ("patchify", "S"): {"S": 29},
         ("patchify", "K"): {"P": 14, "S": 28, "K": 16},
         ("qkv_rope", "rows"): {"rows": 1, "M": 2},
+        ("gemm_qkv_rope", "rows"): {"rows": 1, "M": 2},
+        ("gemm_gate_norm", "K"): {"K": 896},
         ("attention", "H"): {"H": 3, "KVH": 2},
         ("attention", "q_stride"): {"q_stride": 8, "H": 4, "HD": 8, "KVH": 1},
         ("attention", "kv_stride"): {"kv_stride": 8, "H": 4, "HD": 8, "KVH": 4},

@@ -172,13 +172,8 @@ def _ada_rms_norm(v: View) -> Bound:
 
 def _gemm(v: View) -> Bound:
     a, w, bias, res, gate = (v.t(n) for n in ("a", "w", "bias", "res", "gate"))
-    write, N, quantised = _writer(v), v.N, v.a_dtype == E4M3
+    write, N, product = _writer(v), v.N, _product(v)
     out = v.t("out") if v.out_dtype == F32 else None
-    a_scale, w_scale = (v.t("a_scale"), v.t("w_scale")) if quantised else (None, None)
-
-    def product() -> torch.Tensor:
-        acc = torch.mm(_f32(a), _f32_weight(w).t())
-        return acc.mul_(a_scale * w_scale) if quantised else acc
 
     def bias_run() -> None:  # the common fp32 case in one library call
         torch.addmm(bias, a, w.t(), out=out)
@@ -207,16 +202,68 @@ def _gemm(v: View) -> Bound:
     return lambda: write(finish(product()))
 
 
-def _qkv_rope(v: View) -> Bound:
-    qkv, q, k, vv, pos0 = v.t("qkv"), v.t("q"), v.t("k"), v.t("v"), v.t("pos0")
-    rope = torch.view_as_complex(v.t("rope").view(v.rows, v.HD // 2, 2))
-    M, H, KVH, HD, rows = (v.values[n] for n in ("M", "H", "KVH", "HD", "rows"))
-    heads = qkv.view(M, H + 2 * KVH, HD)
+def _product(v: View) -> Callable[[], torch.Tensor]:
+    """a @ w^T in fp32, times the scales."""
+    a, w, quantised = v.t("a"), v.t("w"), v.a_dtype == E4M3
+    a_scale, w_scale = (v.t("a_scale"), v.t("w_scale")) if quantised else (None, None)
+
+    def product() -> torch.Tensor:
+        acc = torch.mm(_f32(a), _f32_weight(w).t())
+        return acc.mul_(a_scale * w_scale) if quantised else acc
+
+    return product
+
+
+def _gemm_qkv_rope(v: View) -> Bound:
+    product, turn = _product(v), _turned(v)
+    return lambda: turn(product())
+
+
+def _gemm_gate_norm(v: View) -> Bound:
+    product, res, gate, out, style = _product(v), v.t("res"), v.t("gate"), v.t("out"), v.t("style")
+    write, N, eps = _writer(v, "normed"), v.N, v.eps
 
     def run() -> None:
+        h = product().mul_(gate).add_(res)
+        out.copy_(h)
+        write(torch.addcmul(style[1], F.rms_norm(h, (N,), None, eps), 1 + style[0]))
+
+    return run
+
+
+def _action_step(v: View) -> Bound:
+    final, out_w, out_b, actions, in_w, in_b, h, style = (
+        v.t(n) for n in ("final", "out_w", "out_b", "actions", "in_w", "in_b", "h", "style")
+    )
+    write, D, eps = _writer(v, "normed") if v.enter else None, v.D, v.eps
+
+    def run() -> None:
+        if final is not None:
+            actions.add_(torch.addmm(out_b, final, out_w.t()))
+        if write:
+            x = torch.addmm(in_b, actions, in_w.t())
+            h.copy_(x)
+            write(torch.addcmul(style[1], F.rms_norm(x, (D,), None, eps), 1 + style[0]))
+
+    return run
+
+
+def _qkv_rope(v: View) -> Bound:
+    qkv, turn = v.t("qkv"), _turned(v)
+    return lambda: turn(qkv)
+
+
+def _turned(v: View) -> Callable[[torch.Tensor], None]:
+    """qkv [M, (H+2*KVH)*HD] -> q, k, v of the call."""
+    q, k, vv, pos0 = v.t("q"), v.t("k"), v.t("v"), v.t("pos0")
+    rope = torch.view_as_complex(v.t("rope").view(v.rows, v.HD // 2, 2))
+    M, H, KVH, HD, rows = (v.values[n] for n in ("M", "H", "KVH", "HD", "rows"))
+
+    def run(qkv: torch.Tensor) -> None:
+        heads = qkv.view(M, H + 2 * KVH, HD)
         start = int(pos0) if pos0 is not None else 0
         if not 0 <= start <= rows - M:
-            raise OpError("qkv_rope", "*pos0", start, f"must be within 0..{rows - M}", f"M={M}, rows={rows}")
+            raise OpError(v.op.name, "*pos0", start, f"must be within 0..{rows - M}", f"M={M}, rows={rows}")
         pairs = torch.view_as_complex(_f32(heads[:, : H + KVH]).reshape(M, H + KVH, HD // 2, 2))
         turned = torch.view_as_real(pairs * rope[start : start + M, None]).view(M, H + KVH, HD)
         if q is not None:
@@ -275,6 +322,9 @@ _IMPL: dict[str, Callable[[View], Bound]] = {
     "ada_rms_norm": _ada_rms_norm,
     "gemm": _gemm,
     "qkv_rope": _qkv_rope,
+    "gemm_qkv_rope": _gemm_qkv_rope,
+    "gemm_gate_norm": _gemm_gate_norm,
+    "action_step": _action_step,
     "attention": _attention,
     "avg_pool": _avg_pool,
     "amax": _amax,
