@@ -11,6 +11,7 @@
 namespace frt::rows {
 
 inline constexpr int SHARES = 8, MAX_TILES = 16;  // of K; of 64 columns
+inline constexpr unsigned PATIENCE = 1u << 24;  // looks at a word before the kernel gives up: seconds, then an error and no hang
 
 struct GateNormArgs {
   const void *a, *w;
@@ -114,10 +115,12 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (ends) store8(g.out + size_t(m) * g.N + n, y, 1.0f);
     unsigned *const from = &mail[share][tile][near][row], *const also = &mail[share][tile][far][row];
     unsigned one_sum, two_sum;
-    do {
+    for (unsigned tries = 0;; ++tries) {
       one_sum = first ? look(from) : 0x80000000u;
       two_sum = second ? look(also) : 0x80000000u;
-    } while (!one_sum || !two_sum);
+      if (one_sum && two_sum) break;
+      if (tries == PATIENCE) __trap();
+    }
     if (first) post(from, 0);
     if (second) post(also, 0);
     const float total = -__uint_as_float(one_sum) - __uint_as_float(two_sum);
