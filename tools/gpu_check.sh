@@ -2,7 +2,8 @@
 # Everything that needs the GPU, in one go: build, op tests, oracle, portable kernels, sanitizer, faults, soak, bundled policy, start,
 # bench; one table last.
 #   tools/gpu_check.sh [STEP ...]      steps: build ops oracle portable sanitizer faults soak policy bench (default: these, in this
-#                                      order), and by name: start (7 GB in $SCRATCH), closed-loop (200 seeds), soak-long (10 minutes)
+#                                      order), and by name: sweep (every configuration of the table), start (7 GB in $SCRATCH),
+#                                      closed-loop (200 seeds), soak-long (10 minutes)
 # Logs go to $OUT (default build/gpu-check). A step that fails or runs past its limit does not stop the next ones,
 # except build. Needs nvcc, cmake, ninja, pybind11, PyTorch with CUDA, pytest, hypothesis, transformers.
 set -uo pipefail
@@ -69,7 +70,7 @@ for step in "${STEPS[@]}"; do
   case $step in
     build) run build 240 bash -c build || break ;;
     ops) run ops 150 bash -c 'pytest_gpu test/ops -k "hopper or gpu or library"' ;;
-    oracle) run oracle 240 bash -c 'pytest_gpu test/models/test_pi05_gpu.py test/models/test_pi05_gpu_calibration.py test/models/test_pi05_denoise_loop.py' ;;
+    oracle) run oracle 240 bash -c 'pytest_gpu test/models/test_pi05_gpu.py test/models/test_pi05_gpu_calibration.py test/models/test_pi05_denoise_loop.py test/models/test_pi05_denoise_joined.py' ;;
     portable) run portable 120 bash -c 'pytest_gpu test/models/test_pi05_gpu_portable.py' ;;
     faults) run faults 200 bash -c 'pytest_gpu test/faults/test_gpu_faults.py' ;;
     soak) run soak 120 bash -c 'pytest_gpu test/models/test_pi05_gpu_soak.py --soak-replays 3000' ;;
@@ -84,12 +85,13 @@ for step in "${STEPS[@]}"; do
       run memcheck 200 bash -c 'sanitize memcheck 8 "norm or gemm or attention or rope or patchify or embed or pool or amax or count" "gemm or attention"'
       run loop_memcheck 60 bash -c 'denoise_loop memcheck'
       run loop_synccheck 60 bash -c 'denoise_loop synccheck'
-      run racecheck 100 bash -c 'judged racecheck 4 "norm or attention or gemm" "attention and 70 or gemm and 10" --kernel-name-exclude kns=cudnn'
-      run initcheck 100 bash -c 'judged initcheck 3 "norm or gemm or attention or rope or resize or patchify or amax" "attention and 70 or gemm and 10"'
-      run synccheck 60 bash -c 'sanitize synccheck 3 "norm or attention or gemm" "attention and 70 or gemm and 10" --kernel-name kns=3frt' ;;
+      run racecheck 100 bash -c 'judged racecheck 4 "norm or attention or gemm" "attention and (70 or 314 or 610) or gemm and 10" --kernel-name-exclude kns=cudnn'
+      run initcheck 100 bash -c 'judged initcheck 3 "norm or gemm or attention or rope or resize or patchify or amax" "attention and (70 or 314 or 610) or gemm and 10"'
+      run synccheck 60 bash -c 'sanitize synccheck 3 "norm or attention or gemm" "attention and (70 or 314 or 610) or gemm and 10" --kernel-name kns=3frt' ;;
     policy) run policy 200 bash -c 'pytest_gpu test/models/test_pi05_gpu_policy.py' ;;
     bench) run bench 200 bash -c '"$PYTHON" -m flashrt_ros.cli bench --random full --json --out "$OUT/pi05_h200.json" >"$OUT/rows.json" &&
       "$PYTHON" tools/perf_tables.py --file "$OUT/pi05_h200.json"' ;;
+    sweep) run sweep 400 bash -c '"$PYTHON" -m flashrt_ros.cli bench --random full --sweep --out "$OUT/pi05_h200.json"' ;;
     *) echo "no step '$step'" >&2; exit 2 ;;
   esac
 done
