@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +19,28 @@ CODECS: dict[str, tuple[str, dict[str, str]]] = {
     "av1": ("libsvtav1", {"g": "2", "crf": "30", "preset": "8"}),
 }
 MAX_SIDE = 16384
+
+
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """SVT-AV1, opened by root, makes the calling thread and its own threads real-time (SCHED_FIFO, 99): they and every process
+    started later would keep all others from running. Afterwards every thread has the policy that it, or this one, had before."""
+    before, own = _policies(), (os.sched_getscheduler(0), os.sched_getparam(0))
+    yield
+    for thread, now in _policies().items():
+        policy, parameters = before.get(thread, own)
+        if now[0] != policy:
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setscheduler(thread, policy, parameters)
+
+
+def _policies() -> dict[int, tuple[int, os.sched_param]]:
+    """Policy and parameters of every thread of this process by its kernel id."""
+    found = {}
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with suppress(ProcessLookupError):
+            found[thread] = os.sched_getscheduler(thread), os.sched_getparam(thread)
+    return found
 
 
 class VideoWriter:
@@ -45,7 +70,11 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts = self.frames
         frame.time_base = 1 / self._stream.codec_context.framerate
-        self._box.mux(self._stream.encode(frame))
+        if self.frames:
+            self._box.mux(self._stream.encode(frame))
+        else:  # opens the encoder
+            with _scheduling_kept():
+                self._box.mux(self._stream.encode(frame))
         self.frames += 1
 
     @property

@@ -1,5 +1,7 @@
 """The parts of a LeRobotDataset by themselves: video frames by number, statistics, rows of parquet files."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,21 @@ def test_frames_come_back_by_number_and_in_their_size(tmp_path, codec, size, fps
     with pytest.raises(ConfigError, match="a frame 17"):
         reader.at(17)
     reader.close()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_encoders_leave_the_scheduling_as_it_was(tmp_path, codec):
+    """Real-time threads of an encoder would starve the rest of the machine (seen as root only: others may not ask for them)."""
+    def policies():
+        return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+    before = policies()
+    writer = VideoWriter(tmp_path / "x.mp4", 20, (64, 48), codec)
+    for picture in pictures(3, 64, 48):
+        writer.add(picture)
+        assert policies() == before
+    writer.close()
+    assert policies() == before
 
 
 def test_another_size_and_another_file_are_refused(tmp_path):
