@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support.checkpoints import random_tensors
+from support.denoise_forms import PLANS, actions, check_against_the_ops, check_prompt_lengths, programs_of, weights
 from support.launch_list import Recorder
 from support.machines import machine
 from support.oracle import OraclePi05
@@ -19,15 +19,12 @@ from support.sizes import FULL_WIDTH
 from flashrt_core.blocks.adarms import ExpertBuffers, ExpertLayer, ExpertSites
 from flashrt_core.blocks.denoise import DenoiseWeights, StepStyles, denoise_joined
 from flashrt_core.blocks.linear import Linear
-from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP32, Plan
-from flashrt_core.frontends.calibrate import measure_scales
+from flashrt_core.blocks.plan import FP8_PER_STEP
 from flashrt_core.frontends.program import Program, Variant
 from flashrt_core.hardware.slot_attention import SlotAttentionBackend
 from flashrt_core.models.pi05 import pipeline_hopper
 from flashrt_core.types import BF16, E4M3, F32
 
-EXACT = Plan(vision=FP32, encoder=FP32, decoder=FP32)
-PLANS = {"bf16": pipeline_hopper.PLAN_WIDE, "fp8": Plan(vision=BF16_STAGE, encoder=BF16_STAGE, decoder=FP8_PER_STEP)}
 CASES = {  # change of the dims, prompt tokens
     "50 actions": (dict(horizon=50), 48),
     "17 actions, 1 token": (dict(horizon=17, num_steps=1), 1),
@@ -37,44 +34,18 @@ COSINE = {"bf16": 0.9999, "fp8": 0.9996}  # to the oracle, as for 10 actions
 
 
 @functools.cache
-def weights() -> dict[str, torch.Tensor]:
-    return random_tensors(FULL_WIDTH, 0)
-
-
-@functools.cache
 def programs(case: str) -> tuple[dict[str, Program], object]:
     """fp32, BF16 and FP8 programs of one case."""
-    change, tokens = CASES[case]
-    dims = dataclasses.replace(FULL_WIDTH, **change)
-    made = {name: program_on(machine("hopper"), weights(), dims, pipeline_hopper, plan, name)
-            for name, plan in {"fp32": EXACT, **PLANS}.items()}  # fmt: skip
-    measure_scales(made["fp8"], random_samples(dims, 2, tokens), 99.9, lambda text: None)
-    return made, random_inputs(dims, 1, tokens)
-
-
-def actions(p: Program, inputs, denoise=None) -> np.ndarray:
-    stream = p.machine.ctx.stream_handle(p.machine.stream)
-    p.write(inputs.images, inputs.ids, inputs.noise)
-    p.emit(Variant.FULL_U8, p.machine.ops, p.attn, stream, denoise)
-    p.machine.sync()
-    return p.output()
+    return programs_of(*CASES[case])
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", PLANS)
 @pytest.mark.parametrize("case", CASES)
 def test_joined_calls_are_the_loop_of_ops(case: str, precision: str) -> None:
-    """No further from fp32 than the separate ops are (other order of sums), and next to them."""
     made, inputs = programs(case)
-    p = made[precision]
-    assert p.denoise is pipeline_hopper.denoise_joined
-    exact, ops, joined = actions(made["fp32"], inputs), actions(p, inputs, pipeline_hopper.denoise), actions(p, inputs)
-    error = {name: np.linalg.norm(x - exact) / np.linalg.norm(exact) for name, x in (("ops", ops), ("joined", joined))}
-    print(f"\n{case}, {precision}: cosine to fp32 {cosine(joined, exact):.6f} (ops {cosine(ops, exact):.6f}), "
-          f"to the ops {cosine(joined, ops):.6f}; error {error['joined']:.5f} (ops {error['ops']:.5f})")  # fmt: skip
-    assert np.isfinite(joined).all()
-    assert error["joined"] <= 1.3 * error["ops"] + 1e-4
-    assert np.linalg.norm(joined - ops) <= 2 * error["ops"] * np.linalg.norm(exact)
+    assert made[precision].denoise is pipeline_hopper.denoise_joined
+    check_against_the_ops(made, inputs, precision, case)
 
 
 @pytest.mark.gpu
@@ -109,18 +80,7 @@ def test_fifty_actions_against_the_oracle(precision: str) -> None:
 
 @pytest.mark.gpu
 def test_prompt_length_is_data() -> None:
-    made, _ = programs("50 actions")
-    p = made["bf16"]
-    p.capture()
-    for length in (48, 3, 29):
-        inputs = random_inputs(p.dims, length, length)
-        ops = actions(p, inputs, pipeline_hopper.denoise)
-        p.write(inputs.images, inputs.ids, inputs.noise)
-        assert cosine(p.replay(Variant.FULL_U8), ops) > 0.9999, f"prompt of {length} tokens"
-    for wrong in (-7, 1 << 20):  # read nothing outside the cache, wait for nothing that does not come
-        p.machine.upload(p.buffers["prefix_len"], np.array([wrong], dtype=np.int32))
-        p.machine.upload(p.buffers["actions"], inputs.noise)
-        assert np.isfinite(p.replay(Variant.CACHED)).all()
+    check_prompt_lengths(programs("50 actions")[0]["bf16"])
 
 
 def test_five_calls_a_layer() -> None:

@@ -7,22 +7,16 @@ import functools
 
 import numpy as np
 import pytest
-import torch
-from support.checkpoints import random_tensors
+from support.denoise_forms import EXACT, PLANS, actions, check_against_the_ops, check_prompt_lengths, programs_of
 from support.machines import machine
-from support.programs import cosine, program_on, random_inputs, random_samples
 from support.sizes import DEMO, FULL_WIDTH
 
-from flashrt_core.blocks.plan import BF16_STAGE, FP8_PER_STEP, FP32, Plan
 from flashrt_core.errors import OpError
-from flashrt_core.frontends.calibrate import measure_scales
 from flashrt_core.frontends.program import Program, Variant
 from flashrt_core.models.pi05 import pipeline_hopper
 from flashrt_core.types import U8
 
 pytestmark = pytest.mark.gpu
-EXACT = Plan(vision=FP32, encoder=FP32, decoder=FP32)
-PLANS = {"bf16": pipeline_hopper.PLAN_WIDE, "fp8": Plan(vision=BF16_STAGE, encoder=BF16_STAGE, decoder=FP8_PER_STEP)}
 CASES = {  # change of the dims, prompt tokens
     "10 actions": ({}, 48),
     "1 action, 1 token": (dict(horizon=1), 1),
@@ -33,43 +27,17 @@ CASES = {  # change of the dims, prompt tokens
 
 
 @functools.cache
-def weights() -> dict[str, torch.Tensor]:
-    return random_tensors(FULL_WIDTH, 0)
-
-
-@functools.cache
 def programs(case: str) -> tuple[dict[str, Program], object]:
     """fp32, BF16 and FP8 programs of one case."""
-    change, tokens = CASES[case]
-    dims = dataclasses.replace(FULL_WIDTH, **change)
-    made = {name: program_on(machine("hopper"), weights(), dims, pipeline_hopper, plan, name)
-            for name, plan in {"fp32": EXACT, **PLANS}.items()}  # fmt: skip
-    measure_scales(made["fp8"], random_samples(dims, 2, tokens), 99.9, lambda text: None)
-    return made, random_inputs(dims, 1, tokens)
-
-
-def actions(p: Program, inputs, denoise=None) -> np.ndarray:
-    stream = p.machine.ctx.stream_handle(p.machine.stream)
-    p.write(inputs.images, inputs.ids, inputs.noise)
-    p.emit(Variant.FULL_U8, p.machine.ops, p.attn, stream, denoise)
-    p.machine.sync()
-    return p.output()
+    return programs_of(*CASES[case])
 
 
 @pytest.mark.parametrize("precision", PLANS)
 @pytest.mark.parametrize("case", CASES)
 def test_one_kernel_is_the_loop_of_ops(case: str, precision: str) -> None:
-    """No further from fp32 than the separate ops are (other order of sums), and next to them."""
     made, inputs = programs(case)
-    p = made[precision]
-    assert p.denoise is pipeline_hopper.denoise_at_once
-    exact, ops, loop = actions(made["fp32"], inputs), actions(p, inputs, pipeline_hopper.denoise), actions(p, inputs)
-    error = {name: np.linalg.norm(x - exact) / np.linalg.norm(exact) for name, x in (("ops", ops), ("loop", loop))}
-    print(f"\n{case}, {precision}: cosine to fp32 {cosine(loop, exact):.6f} (ops {cosine(ops, exact):.6f}), "
-          f"to the ops {cosine(loop, ops):.6f}; error {error['loop']:.5f} (ops {error['ops']:.5f})")  # fmt: skip
-    assert np.isfinite(loop).all()
-    assert error["loop"] <= 1.3 * error["ops"] + 1e-4
-    assert np.linalg.norm(loop - ops) <= 2 * error["ops"] * np.linalg.norm(exact)
+    assert made[precision].denoise is pipeline_hopper.denoise_at_once
+    check_against_the_ops(made, inputs, precision, case)
 
 
 @pytest.mark.parametrize("precision", PLANS)
@@ -87,18 +55,7 @@ def test_a_thousand_replays_are_equal(precision: str) -> None:
 
 
 def test_prefix_length_is_data_and_is_clamped() -> None:
-    made, _ = programs("10 actions")
-    p = made["bf16"]
-    p.capture()
-    for length in (48, 3, 29):
-        inputs = random_inputs(p.dims, length, length)
-        ops = actions(p, inputs, pipeline_hopper.denoise)
-        p.write(inputs.images, inputs.ids, inputs.noise)
-        assert cosine(p.replay(Variant.FULL_U8), ops) > 0.9999, f"prompt of {length} tokens"
-    for wrong in (-7, 1 << 20):  # read nothing outside the cache, wait for nothing that does not come
-        p.machine.upload(p.buffers["prefix_len"], np.array([wrong], dtype=np.int32))
-        p.machine.upload(p.buffers["actions"], inputs.noise)
-        assert np.isfinite(p.replay(Variant.CACHED)).all()
+    check_prompt_lengths(programs("10 actions")[0]["bf16"])
 
 
 def test_not_a_number_passes_through() -> None:
