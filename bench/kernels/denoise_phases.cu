@@ -1,14 +1,12 @@
 // Where the time of the denoise loop goes: the kernel over random weights at full size, with the clock read at phase ends.
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/denoise_phases.cu -o denoise_phases
 //   ./denoise_phases [time|phases|parts|check]
-#include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
-#include <vector>
 
+#include "measure.cuh"
 #include "ops/denoise_loop.cuh"
 
 namespace frt {
@@ -20,12 +18,6 @@ frt_error& last_error() {
 
 using namespace frt;
 namespace dn = frt::denoise;
-
-#define CUDA(x)                                                                                \
-  do {                                                                                         \
-    cudaError_t e_ = (x);                                                                      \
-    if (e_ != cudaSuccess) printf("%s: %s\n", #x, cudaGetErrorString(e_)), exit(1);            \
-  } while (0)
 
 constexpr int POINTS = 40;  // of one layer
 const char* const NAMES[] = {  // of dn::Point
@@ -55,78 +47,61 @@ struct ClockProbe {
   }
 };
 
-__device__ unsigned mix(unsigned x) {
-  x ^= x >> 16, x *= 0x7feb352du, x ^= x >> 15, x *= 0x846ca68bu;
-  return x ^ x >> 16;
-}
-template <class T>
-__global__ void fill(T* p, size_t n, float size, unsigned seed) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < n; i += size_t(gridDim.x) * blockDim.x)
-    p[i] = T(size * (int(mix(unsigned(i) * 2654435761u + seed) & 0xffff) - 32768) / 32768.0f);
-}
-template <class T>
-T* make(size_t n, float size, unsigned seed) {
-  T* p;
-  CUDA(cudaMalloc(&p, n * sizeof(T)));
-  fill<<<1024, 256>>>(p, n, size, seed);
-  return p;
-}
-
 template <class T>
 void run(int M, int L, int steps, int prefix, int runs, bool detail) {
   dn::Args a{};
   const bool fp8 = sizeof(T) == 1;
   const int rows = prefix + M;
-  auto weight = [&](int n, int k, unsigned seed) { return make<T>(size_t(n) * k, fp8 ? 240.0f : 1.7f / sqrtf(k), seed); };
+  auto weight = [&](int n, int k, unsigned seed) { return made<T>(size_t(n) * k, fp8 ? 140.0f : 1 / sqrtf(k), seed); };
   auto scale = [&](int k) {
-    float* p = make<float>(4, 0, 0);
-    const float v = 1.7f / sqrtf(float(k)) / 240;
-    CUDA(cudaMemcpy(p, &v, 4, cudaMemcpyHostToDevice));
+    float* p = made<float>(4, 0, 0);
+    const float v = 1 / sqrtf(float(k)) / 140;
+    MUST(cudaMemcpy(p, &v, 4, cudaMemcpyHostToDevice));
     return p;
   };
   for (int i = 0; i < L; ++i)
     a.layers[i] = {weight(dn::QKV, dn::D, i * 9 + 1),     weight(dn::D, dn::Q, i * 9 + 2),
                    weight(2 * dn::MLP, dn::D, i * 9 + 3), weight(dn::D, dn::MLP, i * 9 + 4),
                    scale(dn::D), scale(dn::Q), scale(dn::D), scale(dn::MLP),
-                   make<bf16>(size_t(rows) * dn::HD, 2, i * 9 + 5), make<bf16>(size_t(rows) * dn::HD, 2, i * 9 + 6)};
+                   made<bf16>(size_t(rows) * dn::HD, 2, i * 9 + 5), made<bf16>(size_t(rows) * dn::HD, 2, i * 9 + 6)};
   std::vector<float> scales(size_t(steps) * L * 16, 0.02f), noise(M * dn::A), first(M * dn::A), out(M * dn::A);
   for (size_t i = 0; i < noise.size(); ++i) noise[i] = sinf(float(i) * 1.7f) * 1.5f;
   float* device_scales;
-  CUDA(cudaMalloc(&device_scales, scales.size() * 4));
-  CUDA(cudaMemcpy(device_scales, scales.data(), scales.size() * 4, cudaMemcpyHostToDevice));
+  MUST(cudaMalloc(&device_scales, scales.size() * 4));
+  MUST(cudaMemcpy(device_scales, scales.data(), scales.size() * 4, cudaMemcpyHostToDevice));
   a.scales = device_scales;
-  a.in_w = make<float>(dn::D * dn::A, 0.3f, 91), a.in_b = make<float>(dn::D, 0.1f, 92);
-  a.out_w = make<float>(dn::D * dn::A, 0.005f, 93), a.out_b = make<float>(steps * dn::A, 0.01f, 94);
-  a.styles = make<float>(size_t(steps) * (2 * L + 1) * 3 * dn::D, 0.3f, 95);
-  a.shifts = make<float>(size_t(steps) * L * (dn::QKV + 2 * dn::MLP), 0.3f, 97);
-  a.rope = make<float>(size_t(rows) * dn::HD, 1, 96);
+  a.in_w = made<float>(dn::D * dn::A, 0.3f, 91), a.in_b = made<float>(dn::D, 0.1f, 92);
+  a.out_w = made<float>(dn::D * dn::A, 0.005f, 93), a.out_b = made<float>(steps * dn::A, 0.01f, 94);
+  a.styles = made<float>(size_t(steps) * (2 * L + 1) * 3 * dn::D, 0.3f, 95);
+  a.shifts = made<float>(size_t(steps) * L * (dn::QKV + 2 * dn::MLP), 0.3f, 97);
+  a.rope = made<float>(size_t(rows) * dn::HD, 1, 96);
   int* length;
-  CUDA(cudaMalloc(&length, 4));
-  CUDA(cudaMemcpy(length, &prefix, 4, cudaMemcpyHostToDevice));
+  MUST(cudaMalloc(&length, 4));
+  MUST(cudaMemcpy(length, &prefix, 4, cudaMemcpyHostToDevice));
   a.prefix_len = length;
-  CUDA(cudaMalloc(&a.actions, M * dn::A * 4));
-  CUDA(cudaMalloc(&a.exchange, dn::Exchange::BYTES));
+  MUST(cudaMalloc(&a.actions, M * dn::A * 4));
+  MUST(cudaMalloc(&a.exchange, dn::Exchange::BYTES));
   a.M = M, a.L = L, a.steps = steps, a.cache_rows = rows, a.eps = 1e-6f;
   long long* clocks;
-  CUDA(cudaMalloc(&clocks, dn::BLOCKS * POINTS * 24));
+  MUST(cudaMalloc(&clocks, dn::BLOCKS * POINTS * 24));
   cudaStream_t stream;
-  CUDA(cudaStreamCreate(&stream));
+  MUST(cudaStreamCreate(&stream));
   cudaEvent_t begin, end;
-  CUDA(cudaEventCreate(&begin));
-  CUDA(cudaEventCreate(&end));
+  MUST(cudaEventCreate(&begin));
+  MUST(cudaEventCreate(&end));
   int differ = 0;
   std::vector<float> ms;
   for (int i = 0; i < runs; ++i) {
-    CUDA(cudaMemcpyAsync(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice, stream));
-    CUDA(cudaEventRecord(begin, stream));
+    MUST(cudaMemcpyAsync(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice, stream));
+    MUST(cudaEventRecord(begin, stream));
     if (dn::denoise_loop<T>(a, dn::NoProbe{}, stream))
       printf("launch: %s %s\n", last_error().value, last_error().rule), exit(1);
-    CUDA(cudaEventRecord(end, stream));
-    CUDA(cudaStreamSynchronize(stream));
+    MUST(cudaEventRecord(end, stream));
+    MUST(cudaStreamSynchronize(stream));
     float t;
-    CUDA(cudaEventElapsedTime(&t, begin, end));
+    MUST(cudaEventElapsedTime(&t, begin, end));
     ms.push_back(t);
-    CUDA(cudaMemcpy(out.data(), a.actions, out.size() * 4, cudaMemcpyDeviceToHost));
+    MUST(cudaMemcpy(out.data(), a.actions, out.size() * 4, cudaMemcpyDeviceToHost));
     if (i == 0) first = out;
     differ += memcmp(first.data(), out.data(), out.size() * 4) != 0;
   }
@@ -135,17 +110,17 @@ void run(int M, int L, int steps, int prefix, int runs, bool detail) {
   printf("%s M=%d L=%d steps=%d prefix=%d: P50 %.3f ms, min %.3f, %d of %d runs differ from the first, actions %g %g, "
          "ring %d slots\n", fp8 ? "fp8" : "bf16", M, L, steps, prefix, ms[ms.size() / 2], ms[0], differ, runs, first[0], first[1], dn::slots_for(keys));
   if (!detail) return;
-  CUDA(cudaMemset(clocks, 0, dn::BLOCKS * POINTS * 24));
-  CUDA(cudaMemcpy(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice));
-  CUDA(cudaEventRecord(begin, stream));
+  MUST(cudaMemset(clocks, 0, dn::BLOCKS * POINTS * 24));
+  MUST(cudaMemcpy(a.actions, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice));
+  MUST(cudaEventRecord(begin, stream));
   if (dn::denoise_loop<T>(a, ClockProbe{clocks, 0, -1}, stream))
     printf("launch: %s %s\n", last_error().value, last_error().rule), exit(1);
-  CUDA(cudaEventRecord(end, stream));
-  CUDA(cudaStreamSynchronize(stream));
+  MUST(cudaEventRecord(end, stream));
+  MUST(cudaStreamSynchronize(stream));
   float probed;
-  CUDA(cudaEventElapsedTime(&probed, begin, end));
+  MUST(cudaEventElapsedTime(&probed, begin, end));
   std::vector<long long> c(dn::BLOCKS * POINTS * 3);
-  CUDA(cudaMemcpy(c.data(), clocks, c.size() * 8, cudaMemcpyDeviceToHost));
+  MUST(cudaMemcpy(c.data(), clocks, c.size() * 8, cudaMemcpyDeviceToHost));
   printf("  cycles of thread 0 of blocks 0, 40, 80, 127 and the mean over blocks\n");
   double whole = 0;
   for (int p = 0; p < POINTS && c[p * 3 + 1] >= L * (steps - 1); ++p) {
@@ -166,7 +141,7 @@ void run(int M, int L, int steps, int prefix, int runs, bool detail) {
 
 int main(int argc, char** argv) {
   cudaDeviceProp p;
-  CUDA(cudaGetDeviceProperties(&p, 0));
+  MUST(cudaGetDeviceProperties(&p, 0));
   printf("%s, %d SMs\n", p.name, p.multiProcessorCount);
   const std::string mode = argc > 1 ? argv[1] : "time";
   if (mode == "check") {  // small, for compute-sanitizer

@@ -2,11 +2,9 @@
 // 18 layers of weights, alone and as the whole loop of 180 layers.
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/denoise_rows.cu csrc/core/tensor_map.cpp
 //        csrc/core/error.cpp -DFRT_ARCHS="\"90\"" -o denoise_rows && ./denoise_rows [check]
-#include <algorithm>
-#include <cstdlib>
 #include <functional>
-#include <vector>
 
+#include "measure.cuh"
 #include "ops/ada_rms_norm.cuh"
 #include "ops/attention_mma.cuh"
 #include "ops/attention_rows.cuh"
@@ -15,38 +13,12 @@
 #include "ops/gemm_skinny.cuh"
 #include "ops/qkv_rope.cuh"
 
-#define MUST(x)                                                                      \
-  do {                                                                               \
-    cudaError_t e_ = (x);                                                            \
-    if (e_) printf("%s: %s\n", #x, cudaGetErrorString(e_)), exit(1);                 \
-  } while (0)
 #define DONE(x)                                                                              \
   do {                                                                                       \
     if (x) printf("%s: %s %s %s\n", #x, last_error().arg, last_error().value, last_error().rule), exit(1); \
   } while (0)
 using namespace frt;
 
-__device__ float noise(uint32_t i) {  // roughly normal, unit variance
-  float sum = 0;
-  for (int k = 0; k < 4; ++k) {
-    i ^= i << 13, i ^= i >> 17, i ^= i << 5;
-    i = i * 2654435761u + 12345;
-    sum += (i >> 8) / 16777216.0f - 0.5f;
-  }
-  return sum * 1.732f;
-}
-template <class T>
-__global__ void fill(T* p, size_t n, float scale, uint32_t seed) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < n; i += size_t(gridDim.x) * blockDim.x)
-    p[i] = T(noise(uint32_t(i) * 747796405u + seed) * scale);
-}
-template <class T>
-T* made(size_t n, float scale, uint32_t seed) {
-  T* p;
-  MUST(cudaMalloc(&p, n * sizeof(T)));
-  fill<T><<<1024, 256>>>(p, n, scale, seed);
-  return p;
-}
 template <class T>
 void compare(const char* name, const T* got, const T* want, size_t n) {
   std::vector<T> a(n), b(n);
@@ -67,29 +39,10 @@ constexpr int M = 50, D = 1024, MLP = 4096, H = 8, HD = 256, Q = 2048, QKV = 256
 double time(const char* name, int calls, const std::function<void(cudaStream_t, int)>& call) {
   cudaStream_t s;
   MUST(cudaStreamCreate(&s));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  MUST(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal));
-  for (int i = 0; i < calls; ++i) call(s, i);
-  MUST(cudaStreamEndCapture(s, &graph));
-  MUST(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t from, to;
-  cudaEventCreate(&from), cudaEventCreate(&to);
-  std::vector<float> ms;
-  for (int i = 0; i < 23; ++i) {
-    MUST(cudaEventRecord(from, s));
-    MUST(cudaGraphLaunch(exec, s));
-    MUST(cudaEventRecord(to, s));
-    MUST(cudaEventSynchronize(to));
-    float t;
-    cudaEventElapsedTime(&t, from, to);
-    if (i >= 3) ms.push_back(t);
-  }
-  std::sort(ms.begin(), ms.end());
-  const double us = ms[ms.size() / 2] * 1e3 / calls;
+  const double us = graph_us(calls, 3, 20, s, call);
   printf("  %-26s %7.2f us a call\n", name, us);
   fflush(stdout);
-  MUST(cudaGraphExecDestroy(exec));
+  MUST(cudaStreamDestroy(s));
   return us;
 }
 

@@ -1,19 +1,11 @@
 // What one exchange of all blocks with all blocks costs through L2: barriers and data that is its own flag, without any work.
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/exchange_latency.cu -o exchange_latency
-#include <cstdio>
-#include <cstdlib>
-
 #include "core/bulk.cuh"
+#include "measure.cuh"
 #include "ops/denoise_exchange.cuh"
 
 using namespace frt;
 using namespace frt::denoise;
-
-#define CUDA(x)                                                                     \
-  do {                                                                              \
-    cudaError_t e_ = (x);                                                           \
-    if (e_ != cudaSuccess) printf("%s: %s\n", #x, cudaGetErrorString(e_)), exit(1); \
-  } while (0)
 
 constexpr int N = 2000, AREA = 1 << 20;
 
@@ -152,27 +144,27 @@ __global__ void __launch_bounds__(256) read(const char* p, long long* out) {
 template <class F>
 void timed(const char* name, unsigned* p, long long* out, F&& go) {
   cudaEvent_t begin, end;
-  CUDA(cudaEventCreate(&begin));
-  CUDA(cudaEventCreate(&end));
+  MUST(cudaEventCreate(&begin));
+  MUST(cudaEventCreate(&end));
   float ms = 0;
   long long cycles;
   for (int k = 0; k < 3; ++k) {
-    CUDA(cudaMemset(p, 0, AREA));
-    CUDA(cudaEventRecord(begin));
+    MUST(cudaMemset(p, 0, AREA));
+    MUST(cudaEventRecord(begin));
     go();
-    CUDA(cudaEventRecord(end));
-    CUDA(cudaDeviceSynchronize());
-    CUDA(cudaEventElapsedTime(&ms, begin, end));
+    MUST(cudaEventRecord(end));
+    MUST(cudaDeviceSynchronize());
+    MUST(cudaEventElapsedTime(&ms, begin, end));
   }
-  CUDA(cudaMemcpy(&cycles, out, 8, cudaMemcpyDeviceToHost));
+  MUST(cudaMemcpy(&cycles, out, 8, cudaMemcpyDeviceToHost));
   printf("%-50s %7.0f cycles %7.0f ns\n", name, double(cycles) / N, ms * 1e6 / N);
 }
 
 int main() {
   unsigned* p;
   long long* out;
-  CUDA(cudaMalloc(&p, AREA));
-  CUDA(cudaMalloc(&out, BLOCKS * 8));
+  MUST(cudaMalloc(&p, AREA));
+  MUST(cudaMalloc(&out, BLOCKS * 8));
   timed("dependent load", p, out, [&] { two<<<128, 1>>>(p, out, false); });
   timed("two blocks, there and back", p, out, [&] { two<<<2, 1>>>(p, out, true); });
   timed("counter: red.release, ld.acquire", p, out, [&] { all<COUNTER><<<BLOCKS, 256>>>(p, out); });

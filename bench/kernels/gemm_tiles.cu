@@ -2,41 +2,12 @@
 // microseconds a call in one CUDA graph over weights that do not fit the L2 cache.
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Icsrc bench/kernels/gemm_tiles.cu csrc/core/tensor_map.cpp
 //        csrc/core/error.cpp -DFRT_ARCHS="\"90\"" -o gemm_tiles && ./gemm_tiles
-#include <algorithm>
-#include <cstdlib>
-#include <vector>
-
+#include "measure.cuh"
 #include "ops/gemm_plain.cuh"
 #include "ops/gemm_tiles.cuh"
 
-#define MUST(x)                                                                            \
-  do {                                                                                     \
-    cudaError_t e_ = (x);                                                                  \
-    if (e_) printf("%s: %s\n", #x, cudaGetErrorString(e_)), exit(1);                       \
-  } while (0)
 using namespace frt;
 
-__device__ float noise(uint32_t i) {  // roughly normal, unit variance
-  float sum = 0;
-  for (int k = 0; k < 4; ++k) {
-    i ^= i << 13, i ^= i >> 17, i ^= i << 5;
-    i = i * 2654435761u + 12345;
-    sum += (i >> 8) / 16777216.0f - 0.5f;
-  }
-  return sum * 1.732f;
-}
-template <class T>
-__global__ void fill(T* p, size_t n, float scale, uint32_t seed) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < n; i += size_t(gridDim.x) * blockDim.x)
-    p[i] = T(noise(uint32_t(i) * 747796405u + seed) * scale);
-}
-template <class T>
-T* made(size_t n, float scale, uint32_t seed) {
-  T* p;
-  MUST(cudaMalloc(&p, n * sizeof(T)));
-  fill<T><<<1024, 256>>>(p, n, scale, seed);
-  return p;
-}
 struct Errors {
   double squares, total;
 };
@@ -93,33 +64,12 @@ void shape(const char* name, int M, int N, int K, int epilogue, int copies) {
     Errors r;
     MUST(cudaMemcpyAsync(&r, errors, sizeof r, cudaMemcpyDeviceToHost, s));
     MUST(cudaStreamSynchronize(s));
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    MUST(cudaStreamBeginCapture(s, cudaStreamCaptureModeRelaxed));
-    for (int k = 0; k < copies; ++k) {
+    const double us = graph_us(copies, 0, 7, s, [&](cudaStream_t, int k) {
       GemmArgs one = g;
       one.w = w + size_t(k) * C * K;
       gemm_tiles<T, GATED, Out>(c, one, i, 132, s);
-    }
-    MUST(cudaStreamEndCapture(s, &graph));
-    MUST(cudaGraphInstantiate(&exec, graph, 0));
-    cudaEvent_t b, e;
-    MUST(cudaEventCreate(&b));
-    MUST(cudaEventCreate(&e));
-    std::vector<float> times;
-    for (int k = 0; k < 7; ++k) {
-      MUST(cudaEventRecord(b, s));
-      MUST(cudaGraphLaunch(exec, s));
-      MUST(cudaEventRecord(e, s));
-      MUST(cudaStreamSynchronize(s));
-      float ms;
-      MUST(cudaEventElapsedTime(&ms, b, e));
-      times.push_back(1000 * ms / copies);
-    }
-    std::sort(times.begin(), times.end());
-    rows.push_back({times[3], i, float(sqrt(r.squares / r.total))});
-    MUST(cudaGraphExecDestroy(exec));
-    MUST(cudaGraphDestroy(graph));
+    });
+    rows.push_back({float(us), i, float(sqrt(r.squares / r.total))});
   }
   std::sort(rows.begin(), rows.end(), [](const Row& x, const Row& y) { return x.us < y.us; });
   printf("%s %s M=%d N=%d K=%d: ", sizeof(T) == 1 ? "fp8" : "bf16", name, M, N, K);
