@@ -33,21 +33,31 @@ __device__ __forceinline__ void publish(void* p, uint4 x) {
 }
 __device__ __forceinline__ unsigned most(uint4 v) { return max(max(v.x, v.y), max(v.z, v.w)); }
 
-// v[i] = 16 bytes at at(i) where want(i), once all of them are there; zeros elsewhere. want(i) is the same at every call.
+// v[i] = 16 bytes at at(i) where want(i), zeros elsewhere; whether they are there is for `settle` to see. want(i) is the same at every
+// call.
 template <int N, class Want, class At>
-__device__ __forceinline__ void receive(uint4 (&v)[N], Want&& want, At&& at) {
+__device__ __forceinline__ void request(uint4 (&v)[N], Want&& want, At&& at) {
 #pragma unroll
-  for (int i = 0; i < N; ++i) v[i] = make_uint4(0, 0, 0, 0);
+  for (int i = 0; i < N; ++i) v[i] = want(i) ? peek(at(i)) : make_uint4(0, 0, 0, 0);
+}
+// Returns once v[begin..begin+COUNT-1] are there (begin: a constant after unrolling).
+template <int COUNT, int N, class Want, class At>
+__device__ __forceinline__ void settle(uint4 (&v)[N], int begin, Want&& want, At&& at) {
   for (unsigned tries = 0;; ++tries) {
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (want(i)) v[i] = peek(at(i));
     unsigned top = 0;
 #pragma unroll
-    for (int i = 0; i < N; ++i) top = max(top, most(v[i]));
+    for (int i = begin; i < begin + COUNT; ++i) top = max(top, most(v[i]));
     if (top != EMPTY) return;
     if (tries == PATIENCE) __trap();
+#pragma unroll
+    for (int i = begin; i < begin + COUNT; ++i)
+      if (want(i)) v[i] = peek(at(i));
   }
+}
+template <int N, class Want, class At>
+__device__ __forceinline__ void receive(uint4 (&v)[N], Want&& want, At&& at) {
+  request(v, want, at);
+  settle<N>(v, 0, want, at);
 }
 
 // Hints: reading words that are not there yet slows down everybody (five times, at 20 KB a block), so one lane of a warp waits

@@ -14,6 +14,9 @@
 
 namespace frt::denoise {
 
+// Rows that a branch ends with (`close`): how many of their 16 producers have signalled when they are asked for the first time, and how
+// many 16-byte pieces of a row are waited for at once. Measured: docs/performance.md.
+inline constexpr int SIGNALLED = 4, AT_ONCE = 4;
 inline constexpr int TILE = 16 * 8 + 8;  // floats of a tile of partial sums; the 8 keep its readers on different banks
 
 struct alignas(128) Shared {
@@ -106,8 +109,8 @@ struct Worker {
 
   // PIECES pieces of the low row and of the high row of a lane.
   template <int PIECES, class At>
-  __device__ __forceinline__ void receive_rows(uint4 (&raw)[2 * PIECES], At&& at, int pieces = PIECES) {
-    receive(raw, [&](int i) { return i % PIECES < pieces && has(i / PIECES); }, at);
+  __device__ __forceinline__ void receive_rows(uint4 (&raw)[2 * PIECES], At&& at) {
+    receive(raw, [&](int i) { return has(i / PIECES); }, at);
   }
 
   // This warp's share of tiles <= 8 tiles of the D-wide rows into wide[warp][tile].
@@ -267,24 +270,26 @@ struct Worker {
   __device__ __forceinline__ void close(size_t from, int K, int n, int which, size_t to) {
     constexpr int PIECES = 8;  // of K at once: 4096 bytes of a row
     ring.wait(min(PIECES / 2, K * int(sizeof(T)) / CHUNK), t.lane);
-    await(x, which ? HIDDEN : HEADS, t.warp, 16 * (n + 1));
+    await(x, which ? HIDDEN : HEADS, t.warp, 16 * n + SIGNALLED);
     float c[4][4] = {};
     const int chunks = K * int(sizeof(T)) / CHUNK;
     const char* row = x + from + spread(t.warp * 128) + t.row * 64 + t.quarter * 16;
 #pragma unroll 1
     for (int first = 0; first < chunks; first += PIECES / 2, row += spread(PIECES / 2 * CHUNK)) {
       const int now = min(PIECES / 2, chunks - first);
-      uint4 raw[2 * PIECES];
-      receive_rows<PIECES>(
-          raw, [&](int i) { return row + i / PIECES * 512 + i % PIECES / 2 * spread(CHUNK) + i % 2 * spread(64); }, 2 * now);
-      probe(CLOSE_RECEIVED);
+      uint4 raw[2 * PIECES];  // of piece i: the low row, the high row
+      auto want = [&](int i) { return i / 4 < now && has(i % 2); };
+      auto at = [&](int i) { return row + i % 2 * 512 + i / 4 * spread(CHUNK) + i / 2 % 2 * spread(64); };
+      request(raw, want, at);
       if (first) ring.wait(now, t.lane);
 #pragma unroll
       for (int i = 0; i < PIECES; ++i) {
         if (i / 2 >= now) break;
+        if (i % AT_ONCE == 0) settle<2 * AT_ONCE>(raw, 2 * i, want, at);  // the later ones are still on their way
+        if (i == 0) probe(CLOSE_RECEIVED);
         Piece<T> low, high, b;
-        low.set(raw[i]);
-        high.set(raw[PIECES + i]);
+        low.set(raw[2 * i]);
+        high.set(raw[2 * i + 1]);
         b.set(weights(i / 2, i % 2));
 #pragma unroll
         for (int w = 0; w < Piece<T>::WORDS; w += 2) mma_words(c[(i * Piece<T>::WORDS + w) / 2 % 4], low, high, b, w);
