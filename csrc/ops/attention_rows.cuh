@@ -1,8 +1,8 @@
 // softmax(q k^T * scale) v on SM90 for a few hundred query rows of one kv head of size 256 (the action expert with a long chunk):
 // rows of all heads are packed, row r = m * H + h. A cluster of 8 blocks takes 64 rows and shares out the keys; block k of it gets
 // everyone's weighted values of columns 32k.. (rounded to BF16, unnormalised), maxima and sums, and joins them in a fixed order.
-// With kv_extra > 0 the keys before *kv_len are the prefix's: each block takes an eighth of them and an eighth of the others, and
-// asks for the prefix's before the kernel in front has finished. So they, and *kv_len, must be older than that kernel.
+// With kv_extra > 0 the keys before *kv_len are the prefix's: a block that has no others asks for them before the kernel in front
+// has finished, so they, and *kv_len, must be older than that kernel.
 #pragma once
 #include "../core/cluster.cuh"
 #include "../core/sm90.cuh"
@@ -13,18 +13,11 @@
 
 namespace frt {
 
-namespace sm90 {  // widths of this file alone
-#define FRT_L80 FRT_L64 "," FRT_R4
-#define FRT_O80 FRT_O64, FRT_D(32)
-FRT_WGMMA(80, "%40", "%41", "%42")
-}  // namespace sm90
-
-// KEYS: of one block at most, the last 8 for those behind the prefix.
+// KEYS: of one block at most.
 template <int KEYS>
 struct RowsHead {
   static constexpr int rows = 64, size = 256, boxes = size / 64, shares = 8, columns = size / shares;
-  static constexpr int late = 8, prefix = KEYS - late;
-  static constexpr int q_box = rows * 128, kv_box = KEYS * 128, late_at = prefix * 128, values = 4 * columns / 8;  // values: of a thread, for one block
+  static constexpr int q_box = rows * 128, kv_box = KEYS * 128, values = 4 * columns / 8;  // values: of a thread, for one block
   static constexpr int parts = shares * 128 * values * 2, tops = shares * 32 * 16;
   static constexpr int shared = boxes * (q_box + 2 * kv_box) + parts + tops + 1024;
 };
@@ -37,12 +30,11 @@ __device__ __forceinline__ float2 unpack_bf16(unsigned v) {
 template <int KEYS, class Out>
 __global__ void __launch_bounds__(160, 1)
     attention_rows_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
-                          const __grid_constant__ CUtensorMap map_v, const __grid_constant__ CUtensorMap late_k,
-                          const __grid_constant__ CUtensorMap late_v, AttentionArgs a, Out* out) {
+                          const __grid_constant__ CUtensorMap map_v, AttentionArgs a, Out* out) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Tile = RowsHead<KEYS>;
   extern __shared__ uint8_t raw[];
-  __shared__ uint64_t prefix_full, rest_full, joined;  // rest: Q and the keys behind the prefix
+  __shared__ uint64_t q_full, k_full, v_full, joined;
   uint8_t *const qs = raw + (-shared_address(raw) & 1023), *const ks = qs + Tile::boxes * Tile::q_box;
   uint8_t *const vs = ks + Tile::boxes * Tile::kv_box;
   uint4 *const parts = reinterpret_cast<uint4*>(vs + Tile::boxes * Tile::kv_box);  // [share][two halves][thread]
@@ -50,67 +42,63 @@ __global__ void __launch_bounds__(160, 1)
   const int warp = sm90::warp_index(), lane = threadIdx.x % 32, first_row = blockIdx.x / Tile::shares * Tile::rows;
   const int share = sm90::cluster_rank();
   if (threadIdx.x == 0) {
-    for (uint64_t* bar : {&prefix_full, &rest_full, &joined}) sm90::barrier_init(bar, 1);
+    for (uint64_t* bar : {&q_full, &k_full, &v_full, &joined}) sm90::barrier_init(bar, 1);
     sm90::barrier_init_done();
     sm90::barrier_expect(&joined, Tile::parts + Tile::tops);
   }
   __syncthreads();
   sm90::cluster_arrive();
-  const bool known = a.kv_len && a.kv_extra > 0;  // the prefix is
-  if (!known) inputs_ready();
-  const int n = valid_keys(a), prefix = known ? max(min(min(*a.kv_len, a.KV - a.kv_extra), n), 0) : n;
-  const int each = (prefix + Tile::shares - 1) / Tile::shares, begin = share * each, valid = max(min(each, prefix - begin), 0);
-  const int some = (n - prefix + Tile::shares - 1) / Tile::shares, after = max(min(some, n - prefix - share * some), 0);
+  const bool prefix = a.kv_len && a.kv_extra > 0;
+  if (!prefix) inputs_ready();
+  const int n = valid_keys(a), each = (n + 8 * Tile::shares - 1) / (8 * Tile::shares) * 8, begin = min(share * each, n);
+  const int valid = min(each, n - begin);
 
   if (warp == 4) {  // copies
     if (lane == 0) {
-      sm90::barrier_expect(&prefix_full, Tile::boxes * 2 * Tile::prefix * 128);
-      for (int box = 0; box < Tile::boxes; ++box) {
-        sm90::copy_box(ks + box * Tile::kv_box, &map_k, &prefix_full, box * 64, begin);
-        sm90::copy_box(vs + box * Tile::kv_box, &map_v, &prefix_full, box * 64, begin);
-      }
-      sm90::barrier_expect(&rest_full, Tile::boxes * (Tile::q_box + 2 * Tile::late * 128));
+      const bool early = prefix && begin + valid <= min(*a.kv_len, a.KV - a.kv_extra);
+      auto load = [&](uint8_t* to, const CUtensorMap* map, uint64_t* bar) {
+        sm90::barrier_expect(bar, Tile::boxes * Tile::kv_box);
+        for (int box = 0; box < Tile::boxes; ++box) sm90::copy_box(to + box * Tile::kv_box, map, bar, box * 64, begin);
+      };
+      if (valid > 0 && early) load(ks, &map_k, &k_full), load(vs, &map_v, &v_full);
       inputs_ready();
-      for (int box = 0; box < Tile::boxes; ++box) {
-        const int row = prefix + share * some;
-        sm90::copy_box(qs + box * Tile::q_box, &map_q, &rest_full, box * 64, first_row);
-        sm90::copy_box(ks + box * Tile::kv_box + Tile::late_at, &late_k, &rest_full, box * 64, row);
-        sm90::copy_box(vs + box * Tile::kv_box + Tile::late_at, &late_v, &rest_full, box * 64, row);
+      if (valid > 0) {
+        sm90::barrier_expect(&q_full, Tile::boxes * Tile::q_box);
+        for (int box = 0; box < Tile::boxes; ++box)
+          sm90::copy_box(qs + box * Tile::q_box, &map_q, &q_full, box * 64, first_row);
+        if (!early) load(ks, &map_k, &k_full), load(vs, &map_v, &v_full);
       }
     }
     __syncwarp();
     sm90::cluster_wait();
     return;
   }
-  // No weight times whatever lies past the valid keys must be nothing: it may be no number.
-  auto clear = [&](int from, int to) {
-    for (int i = threadIdx.x; i < (to - from) * Tile::boxes * 8; i += 128) {
-      const int unit = i % 8, box = i / 8 % Tile::boxes, row = from + i / (8 * Tile::boxes);
-      *reinterpret_cast<uint4*>(vs + box * Tile::kv_box + row * 128 + unit * 16) = make_uint4(0, 0, 0, 0);
-    }
-  };
-  sm90::barrier_wait(&prefix_full, 0);
-  clear(valid, Tile::prefix);
   inputs_ready();
   const float scale = a.scale * 1.4426950408889634f, inverse = inverse_scale<Out>(a.out_scale);  // scale: to powers of two
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, o[128] = {};
-  sm90::barrier_wait(&rest_full, 0);
-  if (valid + after > 0) {
+  if (valid > 0) {
     float s[KEYS / 2];
+    sm90::barrier_wait(&q_full, 0);
+    sm90::barrier_wait(&k_full, 0);
     sm90::wgmma_fence();
 #pragma unroll
     for (int k = 0; k < Tile::size / 16; ++k)
       sm90::wgmma(s, sm90::k_major(qs + k / 4 * Tile::q_box) + k % 4 * 2, sm90::k_major(ks + k / 4 * Tile::kv_box) + k % 4 * 2,
                   k, bf16{});
     sm90::wgmma_commit();
-    clear(Tile::prefix + after, KEYS);
-    sm90::writes_for_copies();
-    sm90::group_sync(0);
+    sm90::barrier_wait(&v_full, 0);
+    if (valid < KEYS) {  // no weight times whatever lies past the valid keys must be nothing: it may be no number
+      for (int i = threadIdx.x; i < (KEYS - valid) * Tile::boxes * 8; i += 128) {
+        const int unit = i % 8, box = i / 8 % Tile::boxes, row = valid + i / (8 * Tile::boxes);
+        *reinterpret_cast<uint4*>(vs + box * Tile::kv_box + row * 128 + unit * 16) = make_uint4(0, 0, 0, 0);
+      }
+      sm90::writes_for_copies();
+      sm90::group_sync(0);
+    }
     sm90::wgmma_wait<0>();
 #pragma unroll
     for (int i = 0; i < KEYS / 2; ++i) {
-      const int key = i / 4 * 8 + lane % 4 * 2 + i % 2;
-      if (key >= (key < Tile::prefix ? valid : Tile::prefix + after)) s[i] = -INFINITY;
+      if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= valid) s[i] = -INFINITY;
       top[i / 2 % 2] = fmaxf(top[i / 2 % 2], s[i]);
     }
 #pragma unroll
@@ -182,13 +170,10 @@ __global__ void __launch_bounds__(160, 1)
 #endif
 }
 
-// The part of KV that may be the prefix.
-inline int prefix_rows(const AttentionArgs& a) { return a.kv_len ? a.KV - a.kv_extra : a.KV; }
-
-// 17 and more rows of q, one kv head of 256, a prefix of up to 960 keys and 64 more.
+// 17 and more rows of q, one kv head of 256, up to 1,024 keys.
 inline bool attention_rows_takes(const AttentionArgs& a, int sm) {
   return sm == 90 && a.B == 1 && a.KVH == 1 && a.HD == 256 && a.q_stride == a.H * a.HD && a.M > 16 && long(a.M) * a.H < 1024 &&
-         a.kv_extra <= 64 && prefix_rows(a) <= 8 * RowsHead<128>::prefix;
+         a.KV <= 1024;
 }
 
 template <int KEYS, class Out>
@@ -196,21 +181,18 @@ int attention_rows_of(const Check& c, const AttentionArgs& a, const bf16* q, con
                       cudaStream_t stream) {
   using Tile = RowsHead<KEYS>;
   const int rows = a.M * a.H;
-  CUtensorMap maps[5];
+  CUtensorMap maps[3];
   if (int rc = tensor_map(c, &maps[0], q, BF16, rows, Tile::size, Tile::size, Tile::rows, 64)) return rc;
-  for (int i = 0; i < 4; ++i)
-    if (int rc = tensor_map(c, &maps[1 + i], i % 2 ? v : k, BF16, a.KV, Tile::size, a.kv_stride, i < 2 ? Tile::prefix : Tile::late,
-                            64))
-      return rc;
+  if (int rc = tensor_map(c, &maps[1], k, BF16, a.KV, Tile::size, a.kv_stride, KEYS, 64)) return rc;
+  if (int rc = tensor_map(c, &maps[2], v, BF16, a.KV, Tile::size, a.kv_stride, KEYS, 64)) return rc;
   const Grid grid{dim3(divide_up(rows, Tile::rows) * Tile::shares), dim3(160), Tile::shared, Tile::shares};
-  return launch("attention", attention_rows_kernel<KEYS, Out>, grid, stream, maps[0], maps[1], maps[2], maps[3], maps[4], a, out);
+  return launch("attention", attention_rows_kernel<KEYS, Out>, grid, stream, maps[0], maps[1], maps[2], a, out);
 }
 
 template <class Out>
 int attention_rows(const Check& c, const AttentionArgs& a, const bf16* q, const bf16* k, const bf16* v, Out* out,
                    cudaStream_t stream) {
-  if (prefix_rows(a) <= 8 * RowsHead<80>::prefix) return attention_rows_of<80>(c, a, q, k, v, out, stream);
-  return attention_rows_of<128>(c, a, q, k, v, out, stream);
+  return a.KV <= 8 * 80 ? attention_rows_of<80>(c, a, q, k, v, out, stream) : attention_rows_of<128>(c, a, q, k, v, out, stream);
 }
 
 }  // namespace frt

@@ -145,11 +145,10 @@ __global__ void __launch_bounds__(THREADS, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int K_STEP = ROW_BYTES / sizeof(T), WIDTH = End::PAIRS ? TILE / 2 : TILE, PITCH = WIDTH + 4;
   constexpr int ITEMS = ROWS * WIDTH / 8 / WORKERS;  // of a thread: eight columns of a row each
-  static_assert(ROWS * PITCH * 4 <= 2 * 2 * UNIT, "the least ring holds the sums");
   extern __shared__ uint8_t raw[];
   __shared__ uint64_t full[MAX_SLOTS], empty[MAX_SLOTS];
+  __shared__ __align__(16) float sums[ROWS * PITCH];
   const Ring ring{raw + (-shared_address(raw) & 1023), full, empty, slots};
-  float* const sums = reinterpret_cast<float*>(ring.at);  // once all copies are multiplied: no room that the next kernel lacks
   const int warp = sm90::warp_index(), lane = threadIdx.x % 32, first = blockIdx.x * WIDTH;
   if (threadIdx.x == 0) {
     ring.init();
@@ -173,7 +172,6 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
     float acc[ROWS / 2];
     multiply<T>(acc, ring, chunks);
-    sm90::group_sync(0);
     const int n = warp * (WIDTH / 4) + lane / 4;
 #pragma unroll
     for (int j = 0; j < ROWS / 8; ++j) {
