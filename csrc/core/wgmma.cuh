@@ -55,18 +55,26 @@ __device__ __forceinline__ void wgmma_done(float (&c)[N]) {
 #define FRT_R15 "%120,%121,%122,%123,%124,%125,%126,%127"
 #define FRT_L32 FRT_R0 "," FRT_R1
 #define FRT_L64 FRT_L32 "," FRT_R2 "," FRT_R3
+#define FRT_L80 FRT_L64 "," FRT_R4
 #define FRT_L96 FRT_L64 "," FRT_R4 "," FRT_R5
+#define FRT_L112 FRT_L96 "," FRT_R6
 #define FRT_L128 FRT_L96 "," FRT_R6 "," FRT_R7
+#define FRT_L144 FRT_L128 "," FRT_R8
 #define FRT_L160 FRT_L128 "," FRT_R8 "," FRT_R9
-#define FRT_L256 FRT_L160 "," FRT_R10 "," FRT_R11 "," FRT_R12 "," FRT_R13 "," FRT_R14 "," FRT_R15
+#define FRT_L192 FRT_L160 "," FRT_R10 "," FRT_R11
+#define FRT_L256 FRT_L192 "," FRT_R12 "," FRT_R13 "," FRT_R14 "," FRT_R15
 #define FRT_D(i) \
   "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
 #define FRT_O32 FRT_D(0), FRT_D(8)
 #define FRT_O64 FRT_O32, FRT_D(16), FRT_D(24)
+#define FRT_O80 FRT_O64, FRT_D(32)
 #define FRT_O96 FRT_O64, FRT_D(32), FRT_D(40)
+#define FRT_O112 FRT_O96, FRT_D(48)
 #define FRT_O128 FRT_O96, FRT_D(48), FRT_D(56)
+#define FRT_O144 FRT_O128, FRT_D(64)
 #define FRT_O160 FRT_O128, FRT_D(64), FRT_D(72)
-#define FRT_O256 FRT_O160, FRT_D(80), FRT_D(88), FRT_D(96), FRT_D(104), FRT_D(112), FRT_D(120)
+#define FRT_O192 FRT_O160, FRT_D(80), FRT_D(88)
+#define FRT_O256 FRT_O192, FRT_D(96), FRT_D(104), FRT_D(112), FRT_D(120)
 
 // A, B, P: operand numbers of the two descriptors and of `add` (0 starts a new sum).
 #define FRT_WGMMA(N, A, B, P)                                                                                                \
@@ -80,9 +88,13 @@ __device__ __forceinline__ void wgmma_done(float (&c)[N]) {
   }
 FRT_WGMMA(32, "%16", "%17", "%18")
 FRT_WGMMA(64, "%32", "%33", "%34")
+FRT_WGMMA(80, "%40", "%41", "%42")
 FRT_WGMMA(96, "%48", "%49", "%50")
+FRT_WGMMA(112, "%56", "%57", "%58")
 FRT_WGMMA(128, "%64", "%65", "%66")
+FRT_WGMMA(144, "%72", "%73", "%74")
 FRT_WGMMA(160, "%80", "%81", "%82")
+FRT_WGMMA(192, "%96", "%97", "%98")
 FRT_WGMMA(256, "%128", "%129", "%130")
 
 // a: 64 x 16 BF16 in registers (the accumulator layout, packed), b: [16][256, 64 or 8 columns], read along its rows.

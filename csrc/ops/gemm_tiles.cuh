@@ -33,14 +33,15 @@ __device__ __forceinline__ float gelu_for(float x, e4m3) {
 }
 
 // The part of an output tile that one group of warps holds: 64 rows from `row0` on, BN columns from `col0` on, finished in parts
-// of 32 columns.
+// of 32 columns, the last of which may be narrower: its last lanes have nothing to read and write.
 template <int BN, bool GATED, class Out>
 struct TileEnd {
+  static constexpr int COUNT = (BN + 31) / 32;
   static constexpr bool ADDS = !GATED && sizeof(Out) == 2, EARLY = ADDS && BN <= 128;  // room for the residual in registers
   const GemmArgs& g;
   const float scale, inverse;  // of the sums, of the output
   const int row, col0, quad = threadIdx.x % 4;
-  uint4 res[EARLY ? BN / 32 : 1][2];
+  uint4 res[EARLY ? COUNT : 1][2];
 
   __device__ __forceinline__ TileEnd(const GemmArgs& g, float scale, float inverse, int row0, int col0)
       : g(g), scale(scale), inverse(inverse), row(row0 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4), col0(col0) {}
@@ -50,21 +51,21 @@ struct TileEnd {
     if constexpr (EARLY)
       if (uses_res(g.epilogue))
 #pragma unroll
-        for (int part = 0; part < BN / 32; ++part) read(res[part], part);
+        for (int part = 0; part < COUNT; ++part) read(res[part], part);
   }
 
   __device__ __forceinline__ void store(const float (&acc)[GATED ? 2 : 1][BN / 2], const float* bias) const {
 #pragma unroll
-    for (int part = 0; part < BN / 32; ++part) {
-      float v[16];
+    for (int part = 0; part < COUNT; ++part) {
+      float v[16] = {};
 #pragma unroll
-      for (int i = 0; i < 16; ++i) {
+      for (int i = 0; i < min(16, BN / 2 - part * 16); ++i) {
         v[i] = acc[0][part * 16 + i] * scale;
         if (GATED) v[i] = gelu_for(v[i], Out{}) * (acc[GATED][part * 16 + i] * scale);
       }
       if (!GATED && uses_bias(g.epilogue)) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
+        for (int j = 0; j < min(4, BN / 8 - part * 4); ++j) {
           const float2 b = *reinterpret_cast<const float2*>(bias + part * 32 + j * 8 + quad * 2);
           v[4 * j] += b.x, v[4 * j + 1] += b.y, v[4 * j + 2] += b.x, v[4 * j + 3] += b.y;
         }
@@ -86,7 +87,8 @@ struct TileEnd {
  private:
   // The eight columns of part `part` that this lane reads and writes, in its upper row (r = 0) or its lower one.
   __device__ __forceinline__ bool inside(int part, int r) const {
-    return row + 8 * r < g.M && col0 + part * 32 + quad * 8 < g.N;
+    const int column = part * 32 + quad * 8;
+    return row + 8 * r < g.M && column < BN && col0 + column < g.N;
   }
   __device__ __forceinline__ size_t at(int part, int r) const { return size_t(row + 8 * r) * g.N + col0 + part * 32 + quad * 8; }
   __device__ __forceinline__ void read(uint4 (&to)[2], int part) const {
@@ -202,10 +204,12 @@ inline bool tiles_take(const GemmArgs& g, int sm) {
   if (uses_res(g.epilogue)) return g.res_dtype == BF16 && g.out_dtype == BF16;
   return g.out_dtype == BF16 || (g.out_dtype == E4M3 && g.a_dtype == E4M3);
 }
-// The largest tile is there for GEGLU alone, whose two products need fewer registers than one of twice the width.
+// The largest tile is there for GEGLU alone, whose two products need fewer registers than one of twice the width; 64 x 192 for E4M3
+// products without a residual, whose 96 values a thread take longer than the tile saves.
 inline bool tile_takes(const GemmArgs& g, const tuning::Tile& t) {
-  const bool gated = g.epilogue == GEGLU;
-  return gated ? t.columns % 64 == 0 : !gives_registers(t.groups, t.columns);
+  const bool gated = g.epilogue == GEGLU, wide = t.groups == 1 && t.columns > 64;
+  if (gated) return t.columns % 64 == 0 && !wide;
+  return !gives_registers(t.groups, t.columns) && (t.columns < 192 || (g.a_dtype == E4M3 && !uses_res(g.epilogue)));
 }
 
 template <class T, int GROUPS, int BN, bool GATED, class Out>
@@ -234,6 +238,10 @@ int gemm_tiles(const Check& c, const GemmArgs& g, int index, int sms, cudaStream
     FRT_TILE(3, 128)
     FRT_TILE(3, 256)
   } else {
+    FRT_TILE(1, 96)
+    if constexpr (sizeof(T) == 1) FRT_TILE(1, 192)
+    FRT_TILE(2, 112)
+    FRT_TILE(2, 144)
     FRT_TILE(2, 160)
     FRT_TILE(3, 128)
   }

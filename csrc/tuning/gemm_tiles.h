@@ -8,7 +8,10 @@ struct Tile {
   int groups, columns;  // groups x 64 rows, columns of the accumulator (GEGLU: half gate, half up)
   float slack = 1;  // its measured time of a step over the estimate
 };
-inline constexpr Tile gemm_tiles[] = {{1, 64}, {2, 64}, {2, 128, 1.4f}, {2, 160}, {3, 64}, {3, 128}, {3, 256}};
+inline constexpr Tile gemm_tiles[] = {
+    {1, 64},         {1, 96, 0.9f},  {1, 192, 0.78f}, {2, 64, 0.8f},  {2, 112, 1.05f}, {2, 128, 1.4f},
+    {2, 144, 1.1f},  {2, 160, 1.05f}, {3, 64, 0.83f}, {3, 128},       {3, 256},
+};
 inline constexpr int tile_count = sizeof gemm_tiles / sizeof *gemm_tiles;
 inline constexpr int library_k = 16384;  // from so many bytes of K on cuBLASLt is faster
 
