@@ -38,8 +38,7 @@ size_t frt_reserved(void);
 /* Scratch that a call with these arguments needs. */
 size_t frt_gemm_scratch(int M, int N, int K, int epilogue, int a_dtype, int res_dtype, int out_dtype);
 size_t frt_attention_scratch(int B, int M, int KV, int H, int KVH, int HD, int dtype, int out_dtype);
-/* Time the first `candidates` algorithms for this call's shape in a graph of `stream` (not the legacy stream 0) and keep the fastest.
- * Waits; not for captures. */
+/* Time the first `candidates` algorithms for this call's shape and keep the fastest. Waits; not for captures. */
 int frt_gemm_tune(const void* a, const void* w, const float* bias, const void* res, const float* gate, void* out,
                   const float* a_scale, const float* w_scale, const float* out_scale, int M, int N, int K, int epilogue,
                   int a_dtype, int res_dtype, int out_dtype, int candidates, cudaStream_t stream);

@@ -128,61 +128,40 @@ int lt_run(const Check& c, LtPlan& p, const GemmArgs& g, void* d_out, const void
   return s == CUBLAS_STATUS_SUCCESS ? FRT_OK : blas_failed(c, "cublasLtMatmul", s);
 }
 
-namespace {
-
-struct Clock {
-  cudaEvent_t begin, end;
-  Clock() { cudaEventCreate(&begin), cudaEventCreate(&end); }
-  ~Clock() { cudaEventDestroy(begin), cudaEventDestroy(end); }
-};
-
-// Median time of a few calls with `algo`, in a graph as they will run: what an algorithm launches beside its kernel costs more there
-// than in a stream. 0: it does not run.
-float graph_ms(const Check& c, LtPlan& p, const GemmArgs& g, void* out, const void* c_in, const cublasLtMatmulAlgo_t& algo,
-               const Clock& clock, cudaStream_t stream) {
-  constexpr int ROUNDS = 5, CALLS = 8;
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t calls = nullptr;
-  int rc = FRT_OK;
-  if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) return 0;
-  for (int i = 0; i < CALLS && !rc; ++i) rc = lt_run(c, p, g, out, c_in, stream, &algo);
-  if (cudaStreamEndCapture(stream, &graph) == cudaSuccess && !rc) cudaGraphInstantiate(&calls, graph, 0);
-  std::vector<float> times;
-  for (int round = 0; calls && round <= ROUNDS; ++round) {  // the first is the warm-up
-    cudaEventRecord(clock.begin, stream);
-    cudaGraphLaunch(calls, stream);
-    cudaEventRecord(clock.end, stream);
-    if (cudaEventSynchronize(clock.end) != cudaSuccess) break;
-    float ms = 0;
-    cudaEventElapsedTime(&ms, clock.begin, clock.end);
-    if (round) times.push_back(ms);
-  }
-  if (calls) cudaGraphExecDestroy(calls);
-  if (graph) cudaGraphDestroy(graph);
-  if (times.empty()) return 0;
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2];
-}
-
-}  // namespace
-
 int lt_tune(const Check& c, LtPlan& p, const GemmArgs& g, int count, cudaStream_t stream) {
   if (p.route == Route::PLAIN || p.tuned || count < 2) return FRT_OK;
   const size_t bytes = size_t(g.M) * g.columns() * 4;
   void* out = scratch(c, bytes);  // never the real output: an in-place residual would be added again and again
   if (!out) return FRT_BAD_ARGUMENT;
   const void* c_in = p.route == Route::FUSED && uses_res(g.epilogue) ? out : nullptr;
-  const Clock clock;
+  cudaEvent_t begin, end;
+  cudaEventCreate(&begin);
+  cudaEventCreate(&end);
   float best = 0;
   for (const auto& candidate : candidates(p, count)) {
-    const float ms = graph_ms(c, p, g, out, c_in, candidate.algo, clock, stream);
-    if (ms > 0 && (best == 0 || ms < best * 0.98f)) {  // a tie keeps the library's own order
-      best = ms;
+    constexpr int ROUNDS = 5, CALLS = 8;
+    std::vector<float> times;
+    for (int round = 0; round <= ROUNDS; ++round) {  // the first is the warm-up
+      cudaEventRecord(begin, stream);
+      for (int i = 0; i < CALLS; ++i)
+        if (lt_run(c, p, g, out, c_in, stream, &candidate.algo)) break;
+      cudaEventRecord(end, stream);
+      if (cudaEventSynchronize(end) != cudaSuccess) break;
+      float ms = 0;
+      cudaEventElapsedTime(&ms, begin, end);
+      if (round) times.push_back(ms);
+    }
+    if (times.empty()) continue;
+    std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+    const float median = times[times.size() / 2];
+    if (best == 0 || median < best * 0.98f) {  // a tie keeps the library's own order
+      best = median;
       p.algo = candidate.algo;
     }
   }
-  if (best == 0) return cuda_failed(c.op, "timing the library's algorithms in a graph of this stream", cudaGetLastError());
   p.tuned = true;
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
   return FRT_OK;
 }
 
