@@ -53,7 +53,7 @@ void shape(const char* name, int M, int N, int K, int epilogue, int copies) {
   std::vector<Row> rows;
   for (int i = 0; i < tuning::tile_count; ++i) {
     const auto t = tuning::gemm_tiles[i];
-    if (!tiles_take(g, 90) || !tile_takes(g, t)) continue;
+    if (!tiles_take(g, 90) || !tuning::tile_takes(t, product_of(g))) continue;
     MUST(cudaMemsetAsync(out, 0xff, size_t(M) * N * sizeof(Out), s));
     MUST(cudaMemsetAsync(errors, 0, sizeof *errors, s));
     if (int rc = gemm_tiles<T, GATED, Out>(c, g, i, 132, s)) {

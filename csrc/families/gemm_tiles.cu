@@ -7,17 +7,8 @@ namespace frt {
 
 int tile_of(const GemmArgs& g) {
   if (g.M <= 64 || !tiles_take(g, context().sm)) return -1;
-  const long k_bytes = long(g.K) * bytes_of(g.a_dtype);
-  if (k_bytes >= tuning::library_k) return -1;
-  int best = -1;
-  float least = 0;
-  for (int i = 0; i < tuning::tile_count; ++i) {
-    const tuning::Tile& t = tuning::gemm_tiles[i];
-    if (!tile_takes(g, t)) continue;
-    const float clocks = tuning::tile_clocks(t, g.M, g.columns(), g.columns() / g.N, k_bytes, context().sm_count);
-    if (best < 0 || clocks < least) best = i, least = clocks;
-  }
-  return best;
+  const tuning::Product p = product_of(g);
+  return p.k_bytes < tuning::library_k ? tuning::fastest_tile(p, context().sm_count) : -1;
 }
 
 int run_tile(Check& c, const GemmArgs& g, int index, cudaStream_t stream) {

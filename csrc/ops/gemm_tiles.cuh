@@ -204,12 +204,9 @@ inline bool tiles_take(const GemmArgs& g, int sm) {
   if (uses_res(g.epilogue)) return g.res_dtype == BF16 && g.out_dtype == BF16;
   return g.out_dtype == BF16 || (g.out_dtype == E4M3 && g.a_dtype == E4M3);
 }
-// The largest tile is there for GEGLU alone, whose two products need fewer registers than one of twice the width; 64 x 192 for E4M3
-// products without a residual, whose 96 values a thread take longer than the tile saves.
-inline bool tile_takes(const GemmArgs& g, const tuning::Tile& t) {
-  const bool gated = g.epilogue == GEGLU, wide = t.groups == 1 && t.columns > 64;
-  if (gated) return t.columns % 64 == 0 && !wide;
-  return !gives_registers(t.groups, t.columns) && (t.columns < 192 || (g.a_dtype == E4M3 && !uses_res(g.epilogue)));
+// The same call as the choice of a tile sees it.
+inline tuning::Product product_of(const GemmArgs& g) {
+  return {g.M, g.columns(), long(g.K) * bytes_of(g.a_dtype), g.epilogue == GEGLU, g.a_dtype == E4M3, uses_res(g.epilogue)};
 }
 
 template <class T, int GROUPS, int BN, bool GATED, class Out>
