@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,19 @@ def _say(text: str) -> None:
 
 def _line(row: dict[str, Any]) -> str:
     replay = "" if row["replay_ms_p50"] is None else f"replay P50 {row['replay_ms_p50']:.3f} ms, "
-    return f"{row['views']} views, chunk {row['chunk']}, {row['num_steps']} steps: {replay}wall P50 {row['wall_ms_p50']:.3f} ms"
+    return f"{_setting(row)}: {replay}wall P50 {row['wall_ms_p50']:.3f} ms"
+
+
+def _setting(row: Mapping[str, Any]) -> str:
+    views = "1 view" if row["views"] == 1 else f"{row['views']} views"
+    return ", ".join([views, f"chunk {row['chunk']}", f"{row['num_steps']} steps", *_others(row)])
+
+
+def _others(row: Mapping[str, Any]) -> list[str]:
+    """What few rows have: frames that are kept, pictures of another size."""
+    frames, size = row.get("cache_frames", 1), row.get("image_size")
+    words = [f"cache {frames}"] if frames > 1 else []
+    return words + ([f"{size[0]}x{size[1]}"] if size else [])
 
 
 def _table(columns: list[str], rows: list[list[str]], left: int = 1):
@@ -164,12 +177,10 @@ def _rows_table(rows: list[dict[str, Any]]):
                "wall ms\nP50 / P95", "nodes", "cosine"]  # fmt: skip
     lines = []
     for r in rows:
-        other = [f"cache {r['cache_frames']}"] if r.get("cache_frames", 1) > 1 else []
-        other += [f"{r['image_size'][0]}x{r['image_size'][1]}"] if r.get("image_size") else []
         replay = [r.get(f"replay_ms_{k}") for k in ("p50", "p95", "p99")]
         lines.append([
             r["model"], r["precision"], *(str(r[k]) for k in ("views", "chunk", "num_steps")),
-            f"{r['prompt_len']}/{r.get('capacity', '?')}", " ".join(other),
+            f"{r['prompt_len']}/{r.get('capacity', '?')}", " ".join(_others(r)),
             "-" if replay[0] is None else " / ".join(f"{v:.3f}" for v in replay if v is not None),
             f"{r['wall_ms_p50']:.3f} / {r.get('wall_ms_p95', float('nan')):.3f}",
             str(r["nodes"] or "-"), "-" if r["cosine_fp32"] is None else f"{r['cosine_fp32']:.6f}",
@@ -190,9 +201,12 @@ def _print_ops(console: Any, ops: dict[str, list[dict[str, Any]]], top: int = 30
 
 
 def _pairs_table(pairs: list[Any], margin: float):
+    from flashrt_core.bench.case import KEY
+
     lines = []
     for p in pairs:
         word = "WORSE" if p.worse else "better" if p.ratio < 1 - margin and p.figure != "cosine_fp32" else ""
-        setting = f"{p.key[2]} {p.key[3]} views, chunk {p.key[4]}, {p.key[5]} steps, {p.key[6]}/{p.key[7]}"
+        row = dict(zip(KEY, p.key, strict=True))
+        setting = f"{row['precision']} {_setting(row)}, prompt {row['prompt_len']}/{row['capacity']}"
         lines.append([setting, p.figure, f"{p.old:.6g}", f"{p.new:.6g}", f"{p.ratio:.3f}", word])
     return _table(["configuration", "figure", "before", "now", "ratio", ""], lines, left=2)

@@ -42,6 +42,17 @@ def test_compare_names_the_regression_and_exits_3(results: Path, capsys, tmp_pat
     assert main([*again, str(tmp_path / "faster.json"), "--margin", "1.5"]) == 0
 
 
+def test_compare_tells_rows_apart(results: Path, capsys, tmp_path: Path) -> None:
+    content = json.loads(results.read_text())
+    row = content["rows"][0]
+    content["rows"] += [{**row, "cache_frames": 2}, {**row, "image_size": [480, 640]}, {**row, "views": 1}]
+    (tmp_path / "more.json").write_text(json.dumps(content))
+    assert main(["bench", "--from", str(tmp_path / "more.json"), "--compare", str(tmp_path / "more.json")]) == 0
+    walls = [line.split("wall_ms")[0].strip() for line in capsys.readouterr().out.splitlines() if "wall_ms_p50" in line]
+    assert len(set(walls)) == len(walls) == 4, walls
+    assert "cache 2" in walls[1] and "480x640" in walls[2] and "1 view," in walls[3]
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
