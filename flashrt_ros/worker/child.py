@@ -73,6 +73,7 @@ def main(argv: Sequence[str]) -> None:
     if os.getppid() != parent:
         sys.exit(1)  # it ended before we could ask to be told
     os.setsid()  # Ctrl-C goes to the parent, which ends its children in order
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, and so inherited, where a script started us with `&`
     log = os.open(spec["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for fd in (1, 2):
         os.dup2(log, fd)

@@ -353,8 +353,13 @@ def test_event_file_is_followed_line_by_line(tmp_path):
 SLEEP = ["-n", "1", "-r", "1", "import os,time; print(os.environ.get('X_SET'), flush=True); time.sleep(60)"]
 
 
-def test_child_runs_with_settings_and_ends_when_told(tmp_path):
-    c = child.start("sleeper", "timeit", SLEEP, environment={"X_SET": "yes"}, log=tmp_path / "log")
+@pytest.mark.parametrize("ours", [signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def test_child_runs_with_settings_and_ends_when_told(tmp_path, ours):
+    before = signal.signal(signal.SIGINT, ours)  # a shell's background jobs ignore it, and so do what they start
+    try:
+        c = child.start("sleeper", "timeit", SLEEP, environment={"X_SET": "yes"}, log=tmp_path / "log")
+    finally:
+        signal.signal(signal.SIGINT, before)
     until(lambda: (tmp_path / "log").exists() and (tmp_path / "log").stat().st_size, "the child's first word")
     assert c.running and os.getsid(c.pid) == c.pid
     assert c.end() != 0 and not c.running
