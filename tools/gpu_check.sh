@@ -65,6 +65,7 @@ denoise_loop() {
     compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 build/denoise_phases check
 }
 export -f denoise_loop sanitize judged judge
+export FEW_SHAPES="attention and (70 or 314 or 610) or gemm and 10"  # each kernel once: these tools are slow
 
 for step in "${STEPS[@]}"; do
   case $step in
@@ -85,9 +86,9 @@ for step in "${STEPS[@]}"; do
       run memcheck 200 bash -c 'sanitize memcheck 8 "norm or gemm or attention or rope or patchify or embed or pool or amax or count" "gemm or attention"'
       run loop_memcheck 60 bash -c 'denoise_loop memcheck'
       run loop_synccheck 60 bash -c 'denoise_loop synccheck'
-      run racecheck 100 bash -c 'judged racecheck 4 "norm or attention or gemm" "attention and (70 or 314 or 610) or gemm and 10" --kernel-name-exclude kns=cudnn'
-      run initcheck 100 bash -c 'judged initcheck 3 "norm or gemm or attention or rope or resize or patchify or amax" "attention and (70 or 314 or 610) or gemm and 10"'
-      run synccheck 60 bash -c 'sanitize synccheck 3 "norm or attention or gemm" "attention and (70 or 314 or 610) or gemm and 10" --kernel-name kns=3frt' ;;
+      run racecheck 100 bash -c 'judged racecheck 4 "norm or attention or gemm" "$FEW_SHAPES" --kernel-name-exclude kns=cudnn'
+      run initcheck 100 bash -c 'judged initcheck 3 "norm or gemm or attention or rope or resize or patchify or amax" "$FEW_SHAPES"'
+      run synccheck 60 bash -c 'sanitize synccheck 3 "norm or attention or gemm" "$FEW_SHAPES" --kernel-name kns=3frt' ;;
     policy) run policy 200 bash -c 'pytest_gpu test/models/test_pi05_gpu_policy.py' ;;
     bench) run bench 200 bash -c '"$PYTHON" -m flashrt_ros.cli bench --random full --json --out "$OUT/pi05_h200.json" >"$OUT/rows.json" &&
       "$PYTHON" tools/perf_tables.py --file "$OUT/pi05_h200.json"' ;;

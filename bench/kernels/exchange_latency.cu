@@ -9,11 +9,6 @@ using namespace frt::denoise;
 
 constexpr int N = 2000, AREA = 1 << 20;
 
-__device__ __forceinline__ unsigned relaxed(const unsigned* p) {
-  unsigned v;
-  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
-  return v;
-}
 __device__ __forceinline__ unsigned acquire(const unsigned* p) {
   unsigned v;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
@@ -26,11 +21,11 @@ __global__ void two(unsigned* p, long long* out, bool pong) {
   const long long start = clock64();
   unsigned v = 0;
   if (!pong) {
-    for (int i = 0; i < N && blockIdx.x == 0; ++i) v = relaxed(p + v);
+    for (int i = 0; i < N && blockIdx.x == 0; ++i) v = load_word(p + v);
   } else {
     for (unsigned i = 1; i <= N && blockIdx.x < 2; ++i) {
       if (blockIdx.x == 0) publish(p, i);
-      while (relaxed(p + (blockIdx.x == 0 ? 1024 : 0)) < i) {
+      while (load_word(p + (blockIdx.x == 0 ? 1024 : 0)) < i) {
       }
       if (blockIdx.x == 1) publish(p + 1024, i);
     }
@@ -87,7 +82,7 @@ __global__ void __launch_bounds__(256) all(unsigned* p, long long* out) {
     }
     if (MODE == COUNTER_RELAXED && tid == 0) {
       asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(p) : "memory");
-      while (relaxed(p) < i * BLOCKS) {
+      while (load_word(p) < i * BLOCKS) {
       }
     }
     if (MODE == FLAGS && tid == 0) publish(p + b, i);
@@ -96,7 +91,7 @@ __global__ void __launch_bounds__(256) all(unsigned* p, long long* out) {
       }
     if (MODE == FLAGS_APART && tid == 0) publish(p + b * 8, i);
     if (MODE == FLAGS_APART && warp < 4)
-      while (relaxed(p + tid * 8) < i) {
+      while (load_word(p + tid * 8) < i) {
       }
     __syncthreads();
   }

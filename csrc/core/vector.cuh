@@ -8,6 +8,11 @@ __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ float to_float(e4m3 x) { return float(x); }
 
+// The two values of a packed pair.
+__device__ __forceinline__ float2 unpack_bf16(unsigned pair) {
+  return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+}
+
 // v[0..7] = p[0..7]; p is 16-byte aligned (8-byte for e4m3).
 __device__ __forceinline__ void load8(const float* p, float (&v)[8]) {
   float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
@@ -18,11 +23,12 @@ __device__ __forceinline__ void load8(const bf16* p, float (&v)[8]) {
   const unsigned w[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    v[2 * i] = __uint_as_float(w[i] << 16);
-    v[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+    const float2 two = unpack_bf16(w[i]);
+    v[2 * i] = two.x, v[2 * i + 1] = two.y;
   }
 }
 
+inline constexpr float LOG2_E = 1.4426950408889634f;  // e^x = 2^(x LOG2_E)
 // 2^x by the instruction alone: 2^-22 of the value, results below 2^-126 are 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a, con
     }
     load_rows<Tile, HDP>(ks, kb, a.kv_stride, begin, end, a.HD);  // commits Q and K together
     load_rows<Tile, HDP>(vs, vb, a.kv_stride, begin, end, a.HD);
-    const float scale = a.scale * 1.4426950408889634f;  // to powers of two
+    const float scale = a.scale * LOG2_E;  // to powers of two
     const bf16* q_row = qs + (warp * 16 + lane % 16) * Tile::stride + lane / 16 * 8;
     const bf16* k_row = ks + (lane / 16 * 8 + lane % 8) * Tile::stride + lane / 8 % 2 * 8;
     const bf16* v_row = vs + lane % 16 * Tile::stride + lane / 16 * 8;

@@ -23,9 +23,6 @@ struct RowsHead {
 };
 
 // a, b of two packed BF16.
-__device__ __forceinline__ float2 unpack_bf16(unsigned v) {
-  return make_float2(__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u));
-}
 
 template <int KEYS, class Out>
 __global__ void __launch_bounds__(160, 1)
@@ -74,7 +71,7 @@ __global__ void __launch_bounds__(160, 1)
     return;
   }
   inputs_ready();
-  const float scale = a.scale * 1.4426950408889634f, inverse = inverse_scale<Out>(a.out_scale);  // scale: to powers of two
+  const float scale = a.scale * LOG2_E, inverse = inverse_scale<Out>(a.out_scale);  // scale: to powers of two
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, o[128] = {};
   if (valid > 0) {
     float s[KEYS / 2];

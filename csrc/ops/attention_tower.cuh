@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(256, 1)
   sm90::wgmma_wait<0>();
   sm90::wgmma_done(s);
 
-  const float scale = a.scale * 1.4426950408889634f;  // to powers of two
+  const float scale = a.scale * LOG2_E;  // to powers of two
   const int valid = n - first_key;
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
   if (valid < Tile::half)

@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(384, 1)
     sm90::cluster_arrive();  // what the others send may take the place of Q and K
     unsigned w[Tile::keys / 16][4];
     float top[2], sum[2];
-    weigh_keys(s, valid, a.scale * 1.4426950408889634f, w, top, sum);  // to powers of two
+    weigh_keys(s, valid, a.scale * LOG2_E, w, top, sum);  // to powers of two
     AttentionPart p;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

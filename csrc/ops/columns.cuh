@@ -52,8 +52,8 @@ __device__ __forceinline__ void add_columns(const uint4 (&res)[2], float (&v)[16
     quad_transpose(w);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      v[4 * j + 2 * r] += __uint_as_float(w[j] << 16);
-      v[4 * j + 2 * r + 1] += __uint_as_float(w[j] & 0xffff0000u);
+      const float2 two = unpack_bf16(w[j]);
+      v[4 * j + 2 * r] += two.x, v[4 * j + 2 * r + 1] += two.y;
     }
   }
 }

@@ -53,7 +53,7 @@ __device__ __forceinline__ void attend(const Args& a, const Lane& t, AttentionSh
   probe(ATTEND_QUERIES_RECEIVED);
   sync_consumers();
   probe(ATTEND_KEYS_THERE);
-  const float scale = 0.0625f * 1.4426950408889634f;  // 1 / sqrt(HD), to powers of two
+  const float scale = 0.0625f * LOG2_E;  // 1 / sqrt(HD), to powers of two
   float c[4][4] = {}, p[4];
   if (t.warp * 8 < keys.count) {
     const bf16* q_row = &s.q[t.lane % 16][t.lane / 16 * 8];

@@ -4,12 +4,12 @@
 // have them.
 #pragma once
 #include "../core/vector.cuh"
+#include "../core/words.cuh"
 #include "denoise_shape.h"
 
 namespace frt::denoise {
 
 inline constexpr unsigned EMPTY = 0xffffffffu;
-inline constexpr unsigned PATIENCE = 1u << 24;  // reads before the kernel gives up: seconds, then an error and no hang
 
 __device__ __forceinline__ uint4 peek(const void* p) {
   uint4 v;
@@ -19,9 +19,7 @@ __device__ __forceinline__ uint4 peek(const void* p) {
                : "memory");
   return v;
 }
-__device__ __forceinline__ void publish(void* p, unsigned x) {
-  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(x) : "memory");
-}
+__device__ __forceinline__ void publish(void* p, unsigned x) { store_word(p, x); }
 __device__ __forceinline__ void publish(void* p, uint2 x) {
   asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1,%2};" ::"l"(__cvta_generic_to_global(p)), "r"(x.x), "r"(x.y)
                : "memory");
@@ -89,9 +87,7 @@ __device__ __forceinline__ void await(char* exchange, Kind kind, int group, int 
   if (int(threadIdx.x) % 32 < lanes) {
     const char* p = counter(exchange, kind, group);
     for (unsigned tries = 0;; ++tries) {
-      int v;
-      asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(__cvta_generic_to_global(p)) : "memory");
-      if (v + 1 >= times) break;
+      if (int(load_word(p)) + 1 >= times) break;
       if (tries == PATIENCE) __trap();
     }
   }

@@ -32,10 +32,6 @@ struct NoProbe {
   __device__ void operator()(Point) {}
 };
 
-__device__ __forceinline__ float2 unpack_bf16(unsigned pair) {
-  return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
-}
-
 // The computing warps' program: one method per phase, each of which receives, computes and publishes.
 template <class T, class Probe>
 struct Worker {

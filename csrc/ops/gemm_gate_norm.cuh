@@ -6,12 +6,12 @@
 // a: [M,K], w: [N,K] row-major, both BF16 or both E4M3; res, out: [M,N] BF16; normed: [M,N]; rows are multiples of 128 bytes.
 #pragma once
 #include "../core/cluster.cuh"
+#include "../core/words.cuh"
 #include "gemm_rows.cuh"
 
 namespace frt::rows {
 
 inline constexpr int SHARES = 8, MAX_TILES = 16;  // of K; of 64 columns
-inline constexpr unsigned PATIENCE = 1u << 24;  // looks at a word before the kernel gives up: seconds, then an error and no hang
 
 struct GateNormArgs {
   const void *a, *w;
@@ -26,15 +26,6 @@ struct GateNormArgs {
 
 // [rows / 8][reader's tile][writer's tile][row]: minus a sum of squares, so that no value is a word of zeros.
 static __device__ unsigned mail[ROWS / 8][MAX_TILES][MAX_TILES][8];
-
-__device__ __forceinline__ void post(unsigned* to, unsigned v) {
-  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;\n" ::"l"(to), "r"(v) : "memory");
-}
-__device__ __forceinline__ unsigned look(const unsigned* from) {
-  unsigned v;
-  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];\n" : "=r"(v) : "l"(from) : "memory");
-  return v;
-}
 
 __device__ __forceinline__ float sum8(float v) {  // of the eight lanes that share a row
 #pragma unroll
@@ -110,19 +101,19 @@ __global__ void __launch_bounds__(THREADS, 1)
     const int tiles = g.N / TILE, near = threadIdx.x % 8, far = near + 8;
     const bool first = ends && near < tiles, second = ends && far < tiles;
     const unsigned own = __float_as_uint(square) | 0x80000000u;
-    if (first) post(&mail[share][near][tile][row], own);
-    if (second) post(&mail[share][far][tile][row], own);
+    if (first) store_word(&mail[share][near][tile][row], own);
+    if (second) store_word(&mail[share][far][tile][row], own);
     if (ends) store8(g.out + size_t(m) * g.N + n, y, 1.0f);
     unsigned *const from = &mail[share][tile][near][row], *const also = &mail[share][tile][far][row];
     unsigned one_sum, two_sum;
     for (unsigned tries = 0;; ++tries) {
-      one_sum = first ? look(from) : 0x80000000u;
-      two_sum = second ? look(also) : 0x80000000u;
+      one_sum = first ? load_word(from) : 0x80000000u;
+      two_sum = second ? load_word(also) : 0x80000000u;
       if (one_sum && two_sum) break;
       if (tries == PATIENCE) __trap();
     }
-    if (first) post(from, 0);
-    if (second) post(also, 0);
+    if (first) store_word(from, 0);
+    if (second) store_word(also, 0);
     const float total = -__uint_as_float(one_sum) - __uint_as_float(two_sum);
     const float one = rsqrtf(sum8(total) / g.N + g.eps);
     if (!ends) return;
