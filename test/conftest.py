@@ -1,5 +1,6 @@
 """Makes `support` importable from every test, whatever directory pytest was started in, and adds the options for GPU runs."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a Hopper GPU and the built kernels")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started with `&`: the commands that tests interrupt would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--require-gpu"):
         from support.machines import hopper_missing
 
